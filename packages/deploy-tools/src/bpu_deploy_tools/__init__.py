@@ -1,0 +1,1 @@
+"""Lowering of converted models to Programs, and graph surgery."""

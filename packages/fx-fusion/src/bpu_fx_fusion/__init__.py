@@ -1,0 +1,1 @@
+"""torch.fx tracing, wrapping and operator fusion for quantization."""

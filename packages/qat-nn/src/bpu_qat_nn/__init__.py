@@ -1,0 +1,1 @@
+"""Quantization-aware and integer forms of operators, prepare_qat_fx and convert_fx."""

@@ -1,0 +1,1 @@
+"""March state, observers, fake quantization and qconfigs for BPU quantization-aware training."""
