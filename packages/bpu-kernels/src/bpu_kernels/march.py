@@ -111,7 +111,9 @@ class MarchRow:
     refused_kernels: tuple[str, ...]
     """Names of kernels (bpu_kernels.table.KERNELS) that the march lacks."""
     resize_modes: tuple[tuple[bool, int], ...]
-    """(legacy, precision) pairs of bilinear resize."""
+    """(legacy, precision) pairs of bilinear resize; the last is the best."""
+    resize_ratio: tuple[int, int]
+    """Largest factor by which an axis may shrink and grow."""
 
 
 _NONE = Limit((), "M: no such operator")
@@ -158,6 +160,7 @@ _BERNOULLI2 = MarchRow(
     feature_size=_upto(4096, "D"),
     refused_kernels=("add", "conv3d", "lut16", "matmul", "sum", "transpose"),
     resize_modes=((True, 8),),
+    resize_ratio=(185, 256),
 )
 
 
@@ -205,6 +208,7 @@ def _bayes(march: March, boards: str) -> MarchRow:
         feature_size=_upto(65536, "D"),
         refused_kernels=("add_scaled",),
         resize_modes=((True, 8), (False, 8), (False, 16)),
+        resize_ratio=(255, 65536),
     )
 
 

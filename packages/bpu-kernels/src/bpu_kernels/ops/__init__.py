@@ -1,0 +1,1 @@
+"""The operators, one file per family: parameters, integer reference, shape rule, limits."""

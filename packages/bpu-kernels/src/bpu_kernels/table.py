@@ -1,0 +1,46 @@
+"""KERNELS: every operator by the name that Program files use; an operator of this package is a row here."""
+
+from __future__ import annotations
+
+from .kernel import Kernel
+from .ops.concat import Concat
+from .ops.conv import Conv2d, Conv3d
+from .ops.conv_transpose import ConvTranspose2d
+from .ops.elementwise import Add, AddScaled, Mul, Relu, Rescale
+from .ops.layout import Pad, Reshape, Slice, Transpose
+from .ops.linear import Linear, Matmul
+from .ops.lut import Lut8, Lut16
+from .ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from .ops.reduce import Sum
+from .ops.resize import ResizeBilinear, ResizeNearest
+
+__all__ = ["KERNELS"]
+
+KERNELS: dict[str, type[Kernel]] = {
+    kernel.name: kernel
+    for kernel in (
+        Add,
+        AddScaled,
+        AvgPool2d,
+        Concat,
+        Conv2d,
+        Conv3d,
+        ConvTranspose2d,
+        GlobalAvgPool2d,
+        Linear,
+        Lut8,
+        Lut16,
+        Matmul,
+        MaxPool2d,
+        Mul,
+        Pad,
+        Relu,
+        Rescale,
+        Reshape,
+        ResizeBilinear,
+        ResizeNearest,
+        Slice,
+        Sum,
+        Transpose,
+    )
+}
