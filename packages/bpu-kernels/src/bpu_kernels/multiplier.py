@@ -251,12 +251,14 @@ def smallest_weight_scale(
 ) -> Array:
     """Return the smallest weight scale with which bias, residual and multiplier stay within the hardware's ranges.
 
+    Bias, residual and half an output step then stay below 2**29 accumulator units each, so that an accumulator of int8
+    products and all of them together fit 32 bits.
     Only channels whose weights are nearly zero come near it; their weights then round to fewer levels, or to zero,
     where they contribute far less than a step of the output.
     """
     floor = x_scale * 0.0 + _SMALLEST
-    largest_residual = 2.0**23 if min(row.sumin_left_shift.allowed) < 0 else 32767.0 * 8
-    for amount, largest in ((bias, 2.0**30), (residual_scale, largest_residual), (out_scale, 2.0**30)):
+    factor = 2.0**22 if min(row.sumin_left_shift.allowed) < 0 else 32767.0 * 2.0 ** _last(row.sumin_left_shift)
+    for amount, largest in ((bias, 2.0**29), (residual_scale, factor), (out_scale, 2.0**29)):
         if amount is not None:
             needed = xp.abs(amount) / (x_scale * largest)
             floor = xp.where(needed > floor, needed, floor)

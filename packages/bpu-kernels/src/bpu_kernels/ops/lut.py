@@ -60,10 +60,9 @@ class SegmentLine:
 def lut16(x: Array, line: SegmentLine, tables: Array, *, rounds: bool, xp: Any = np) -> Array:
     """Equations (21) to (24) on int64 values in int16's range; returns int64."""
     last = ZONES + 1
-    segment = xp.zeros_like(x)
-    for index in range(last):
-        segment = segment + (x > line.max[index])
-    segment = xp.where(segment > last, last, segment)  # x beyond every max is right of all
+    segment = xp.zeros_like(x) + last
+    for index in reversed(range(last)):  # the first in order wins
+        segment = xp.where(x <= line.max[index], index, segment)
     shift = line.sum_rsh[segment]
     linear = line.k[segment] * x + (line.b[segment] << line.add_lsh[segment])
     linear = (linear + half(shift, xp) if rounds else linear) >> shift

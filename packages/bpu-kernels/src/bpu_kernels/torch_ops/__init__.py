@@ -1,0 +1,14 @@
+"""The operators on torch tensors: exact, on any device, in torch's layout. Needs torch (``bpu-kernels[torch]``).
+
+``run(kernel, row, *inputs)`` gives the integers of ``kernel.run``. The kernels are the same classes, their arrays being
+torch tensors on the inputs' device; weights keep the shape that the kernel documents (OHWI; a permuted view of torch's
+OIHW is free). Feature maps of the operators in ``CHANNEL_FIRST`` are N, C, spatial; every other operator takes tensors
+as they come, and its axes are the tensor's own.
+"""
+
+from __future__ import annotations
+
+from .run import CHANNEL_FIRST, run, tensors_to_numpy
+from .weighted import accumulate, finish
+
+__all__ = ["CHANNEL_FIRST", "accumulate", "finish", "run", "tensors_to_numpy"]

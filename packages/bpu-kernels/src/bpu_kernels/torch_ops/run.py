@@ -1,0 +1,221 @@
+"""RUN: every operator on torch tensors, and ``run``, which looks it up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dtypes import QuantDType, qint8, qint16
+from ..errors import BpuKernelsError
+from ..fixed_point import Array, Multiplier, compensation, requantize, requantize_pool, rescale, shift_left
+from ..kernel import Kernel
+from ..march import MarchRow
+from ..ops.concat import Concat
+from ..ops.conv import Conv2d, Conv3d
+from ..ops.conv_transpose import ConvTranspose2d
+from ..ops.elementwise import Add, AddScaled, Mul, Relu, Rescale
+from ..ops.layout import Pad, Reshape, Slice, Transpose
+from ..ops.linear import Linear, Matmul
+from ..ops.lut import Lut8, Lut16, SegmentLine, lut16
+from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from ..ops.reduce import Sum
+from ..ops.resize import ResizeBilinear, ResizeNearest, blend_legacy, blend_new, sample_positions
+from .weighted import accumulate, finish, matmul
+
+__all__ = ["CHANNEL_FIRST", "RUN", "run", "tensors_to_numpy"]
+
+CHANNEL_FIRST: frozenset[type[Kernel]] = frozenset(
+    {AvgPool2d, Conv2d, Conv3d, ConvTranspose2d, GlobalAvgPool2d, MaxPool2d, ResizeBilinear, ResizeNearest}
+)
+"""Operators whose feature maps have the channel axis second here and last in a Program."""
+
+AnyKernel = TypeVar("AnyKernel", bound=Kernel)
+
+
+def _stored(value: Array, out: QuantDType) -> Tensor:
+    """Narrow int64 values to the type that stores the output."""
+    narrowed: Tensor = value.to(getattr(torch, f"int{out.bits}"))
+    return narrowed
+
+
+def _wide(by: Multiplier) -> Multiplier:
+    return Multiplier(**{name: value.long() for name, value in vars(by).items()})
+
+
+def _weighted(kernel: Any, row: MarchRow, x: Tensor, addend: Tensor | None = None, *, narrow: bool = False) -> Tensor:
+    return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
+
+
+def _matmul(kernel: Matmul, row: MarchRow, x: Tensor, y: Tensor) -> Tensor:
+    total = matmul(kernel, x, y).long()
+    return _stored(requantize(total, _wide(kernel.multiplier), qint8, rounds=row.rounds, xp=torch), qint8)
+
+
+def _add(kernel: Add, row: MarchRow, x: Tensor, y: Tensor) -> Tensor:
+    term = shift_left(y.long() * kernel.residual.sumin_scale, kernel.residual.sumin_left_shift.long(), torch)
+    acc = (x.long() << kernel.input_left_shift.long()) + term
+    out = kernel.out_dtype
+    return _stored(requantize(acc, _wide(kernel.multiplier), out, rounds=row.rounds, xp=torch), out)
+
+
+def _add_scaled(kernel: AddScaled, row: MarchRow, x: Tensor, y: Tensor) -> Tensor:
+    by = _wide(kernel.multiplier)
+    acc = x.long() * kernel.input_scale + y.long() * kernel.sumin_scale + compensation(by, torch)
+    return _stored(requantize(acc, by, qint8, rounds=False, xp=torch), qint8)
+
+
+def _mul(kernel: Mul, row: MarchRow, x: Tensor, y: Tensor) -> Tensor:
+    by, out = _wide(kernel.multiplier), kernel.out_dtype
+    acc = x.long() * y.long()
+    if row.adds_compensation:
+        acc = acc + compensation(by, torch)
+    return _stored(requantize(acc, by, out, rounds=row.rounds, xp=torch), out)
+
+
+def _rescale(kernel: Rescale, row: MarchRow, x: Tensor) -> Tensor:
+    out = kernel.out_dtype
+    return _stored(rescale(x.long(), _wide(kernel.multiplier), out, rounds=row.rounds, xp=torch), out)
+
+
+def _avg_pool(kernel: AvgPool2d, row: MarchRow, x: Tensor) -> Tensor:
+    total = F.avg_pool2d(
+        x.double(),
+        kernel.kernel,
+        kernel.stride,
+        kernel.pad,
+        kernel.ceil_mode,
+        divisor_override=1,
+    ).long()
+    return _stored(requantize_pool(total, _wide(kernel.multiplier), rounds=row.rounds, xp=torch), qint8)
+
+
+def _global_avg_pool(kernel: GlobalAvgPool2d, row: MarchRow, x: Tensor) -> Tensor:
+    total, by = x.long().sum(dim=(2, 3), keepdim=True), _wide(kernel.multiplier)
+    if row.rounds:
+        return _stored(requantize_pool(total, by, rounds=True, xp=torch), qint8)
+    return _stored(requantize(total, by, qint8, rounds=False, xp=torch), qint8)
+
+
+def _max_pool(kernel: MaxPool2d, row: MarchRow, x: Tensor) -> Tensor:
+    """Pool in float32: it holds int8 exactly, its padding never wins, and integer kernels lack some layouts."""
+    pooled = F.max_pool2d(x.float(), kernel.kernel, kernel.stride, kernel.pad, 1, kernel.ceil_mode)
+    return pooled.to(x.dtype)
+
+
+def _resize_bilinear(kernel: ResizeBilinear, row: MarchRow, x: Tensor) -> Tensor:
+    def axis(length: int, size: int) -> list[Tensor]:
+        sampled = sample_positions(length, size, align=kernel.align, precision=kernel.precision)
+        return [torch.from_numpy(values).to(x.device) for values in sampled]
+
+    y0, y1, fy = axis(x.shape[2], kernel.size[0])
+    x0, x1, fx = axis(x.shape[3], kernel.size[1])
+    top, bottom = x.index_select(2, y0).int(), x.index_select(2, y1).int()
+    corners = (top.index_select(3, x0), top.index_select(3, x1), bottom.index_select(3, x0), bottom.index_select(3, x1))
+    blend = blend_legacy if kernel.legacy else blend_new
+    return _stored(blend(corners, fy.int()[:, None], fx.int()), qint8)
+
+
+def _resize_nearest(kernel: ResizeNearest, row: MarchRow, x: Tensor) -> Tensor:
+    rows, columns = (
+        torch.arange(size, device=x.device) * length // size
+        for size, length in zip(kernel.size, x.shape[2:], strict=True)
+    )
+    return x.index_select(2, rows).index_select(3, columns)
+
+
+def _lut16(kernel: Lut16, row: MarchRow, x: Tensor) -> Tensor:
+    line = SegmentLine(**{name: value.long() for name, value in vars(kernel.line).items()})
+    return _stored(lut16(x.long(), line, kernel.tables.long(), rounds=kernel.rounds, xp=torch), qint16)
+
+
+def _sum(kernel: Sum, row: MarchRow, x: Tensor) -> Tensor:
+    total = x.long().sum(dim=kernel.axis, keepdim=True)
+    return _stored(requantize(total, _wide(kernel.multiplier), qint8, rounds=row.rounds, xp=torch), qint8)
+
+
+def _pad(kernel: Pad, row: MarchRow, x: Tensor) -> Tensor:
+    for axis, (before, after) in enumerate(zip(kernel.before, kernel.after, strict=True)):
+        if kernel.mode == "edge":
+            index = torch.arange(-before, x.shape[axis] + after, device=x.device).clamp(0, x.shape[axis] - 1)
+            x = x.index_select(axis, index)
+        else:
+            edges = [
+                x.new_full((*x.shape[:axis], width, *x.shape[axis + 1 :]), kernel.value) for width in (before, after)
+            ]
+            x = torch.cat([edges[0], x, edges[1]], axis)
+    return x
+
+
+RUN: dict[type[Kernel], Callable[..., Tensor]] = {
+    Add: _add,
+    AddScaled: _add_scaled,
+    AvgPool2d: _avg_pool,
+    Concat: lambda kernel, row, *xs: torch.cat(xs, kernel.axis),
+    Conv2d: _weighted,
+    Conv3d: _weighted,
+    ConvTranspose2d: _weighted,
+    GlobalAvgPool2d: _global_avg_pool,
+    Linear: _weighted,
+    Lut8: lambda kernel, row, x: kernel.table[x.long() + 128],
+    Lut16: _lut16,
+    Matmul: _matmul,
+    MaxPool2d: _max_pool,
+    Mul: _mul,
+    Pad: _pad,
+    Relu: lambda kernel, row, x: x.clamp(min=0),
+    Rescale: _rescale,
+    Reshape: lambda kernel, row, x: x.reshape(kernel.shape),
+    ResizeBilinear: _resize_bilinear,
+    ResizeNearest: _resize_nearest,
+    Slice: lambda kernel, row, x: x[tuple(map(slice, kernel.start, kernel.stop, kernel.step))],
+    Sum: _sum,
+    Transpose: lambda kernel, row, x: x.permute(kernel.axes),
+}
+"""Kernel class -> function (kernel, row, *inputs) -> output."""
+
+
+def run(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) -> Tensor:
+    """Compute the output's integers, equal to ``kernel.run`` element by element.
+
+    Args:
+        kernel: its arrays are torch tensors on the inputs' device.
+        row: the march.
+        inputs: int8, int16 or int32 tensors, feature maps of ``CHANNEL_FIRST`` operators as N, C, spatial.
+        narrow: see ``finish``; counts for operators with weights only.
+    """
+    function = RUN.get(type(kernel))
+    if function is None:
+        raise BpuKernelsError(
+            f"{type(kernel).__name__} has no torch form; known are {', '.join(k.__name__ for k in RUN)}"
+        )
+    result: Tensor = (
+        function(kernel, row, *inputs, narrow=narrow) if function is _weighted else function(kernel, row, *inputs)
+    )
+    return result
+
+
+def tensors_to_numpy(kernel: AnyKernel) -> AnyKernel:
+    """Return the kernel with every tensor, nested ones too, as a contiguous numpy array: the form a Program stores."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.detach().cpu().contiguous().numpy()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            changed = {name: convert(member) for name, member in members.items() if isinstance(member, Tensor)}
+            changed |= {
+                name: convert(member)
+                for name, member in members.items()
+                if isinstance(member, (Multiplier,))
+                or type(member).__name__ in ("Bias", "ResidualScale", "SegmentLine")
+            }
+            return dataclasses.replace(value, **changed)
+        return value
+
+    converted: AnyKernel = convert(kernel)
+    return converted
