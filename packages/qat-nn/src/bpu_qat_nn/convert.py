@@ -1,0 +1,91 @@
+"""``convert_fx``: replace QAT modules by modules on integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from bpu_fx_fusion import copy_structure, replace_module
+
+from .errors import BpuQatError
+from .graph_module import ObservedGraphModule, QuantizedGraphModule
+from .op import QATModule
+from .ops.weighted import WeightedQAT
+
+__all__ = ["convert_fx"]
+
+_SCALELESS_METHODS = ("mul_scalar",)
+
+
+def convert_fx(
+    graph_module: ObservedGraphModule,
+    inplace: bool = False,
+    convert_custom_config_dict: Mapping[str, Any] | None = None,
+    _remove_qconfig: bool = True,
+    fast_mode: bool = False,
+) -> QuantizedGraphModule:
+    """Return the model on integers: the same integers as the QAT model in VALIDATION state.
+
+    Args:
+        graph_module: calibrated or trained, made by ``prepare_qat_fx``.
+        inplace: whether the given model may be used up; the result is the same.
+        convert_custom_config_dict: ``{"preserved_attributes": [names]}``; all attributes are kept in any case.
+        _remove_qconfig: accepted for compatibility; converted modules have no qconfig.
+        fast_mode: accepted for compatibility; there is one form, exact and compilable.
+
+    Raises:
+        BpuQatError: not a prepared model, or one that has never seen data; the modules are listed.
+    """
+    if not isinstance(graph_module, ObservedGraphModule):
+        raise BpuQatError(f"expected the model that prepare_qat_fx returned, got {type(graph_module).__name__}")
+    unknown = sorted((convert_custom_config_dict or {}).keys() - {"preserved_attributes"})
+    if unknown:
+        raise BpuQatError(f"convert_custom_config_dict knows only 'preserved_attributes', got {unknown}")
+    blind = unobserved(graph_module)
+    if blind:
+        shown = "\n".join(f"  {path}" for path in blind)
+        raise BpuQatError(
+            f"{len(blind)} modules have never seen data, so their scales are unknown; run calibration batches through "
+            f"the model, or load a calibrated state dict:\n{shown}"
+        )
+    source = graph_module if inplace else copy_structure(graph_module)
+    quantized = QuantizedGraphModule(source, graph_module.graph, type(graph_module).__name__)
+    quantized.march = graph_module.march
+    made: dict[int, nn.Module] = {}
+    with torch.no_grad():
+        for module in list(quantized.modules()):
+            if isinstance(module, QATModule) and id(module) not in made:
+                made[id(module)] = module.to_quantized().to(_device(module))
+                replace_module(quantized, module, made[id(module)])
+    for module in quantized.modules():
+        if hasattr(module, "qconfig"):
+            del module.qconfig
+    quantized.eval()
+    return quantized
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
+def unobserved(gm: ObservedGraphModule) -> list[str]:
+    """Return the paths of modules in the graph whose observers have seen nothing."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    found: dict[str, None] = {}
+    for node in gm.graph.nodes:
+        path = str(node.target)
+        if node.op == "call_method" and node.target not in _SCALELESS_METHODS and hasattr(node.args[0], "target"):
+            path = str(node.args[0].target)
+        module = modules.get(path)
+        if not isinstance(module, QATModule) or node.op == "get_attr":
+            continue
+        fake_quants = [module.activation_post_process]
+        if isinstance(module, WeightedQAT):
+            fake_quants.append(module.weight_fake_quant)
+        for fake_quant in fake_quants:
+            if fake_quant is not None and bool(torch.isinf(fake_quant.activation_post_process.amplitude()).any()):
+                found[path] = None
+    return list(found)

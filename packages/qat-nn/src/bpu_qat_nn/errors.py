@@ -1,0 +1,45 @@
+"""The errors of this package, and the refusals that ``prepare_qat_fx`` collects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["BpuQatError", "NotOnGridError", "PrepareError", "QTensorError", "Refusal"]
+
+
+class BpuQatError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class QTensorError(BpuQatError, NotImplementedError):
+    """An operation that quantized tensors do not have."""
+
+
+class NotOnGridError(BpuQatError, ValueError):
+    """A tensor that should be quantized is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """One thing that cannot be quantized, why, and what to do about it."""
+
+    path: str
+    """Module path, or name of the node."""
+    what: str
+    """Kind of operation, e.g. ``Conv2d``."""
+    reason: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.what}): {self.reason}. {self.way_out}"
+
+
+class PrepareError(BpuQatError, ValueError):
+    """A model that cannot be prepared; ``refusals`` holds every offending place."""
+
+    def __init__(self, refusals: Sequence[Refusal], march: object) -> None:
+        self.refusals = tuple(refusals)
+        lines = "\n".join(f"  {refusal}" for refusal in self.refusals)
+        count = len(self.refusals)
+        super().__init__(f"{count} place{'s' * (count > 1)} of the model cannot be quantized for {march}:\n{lines}")

@@ -1,0 +1,116 @@
+"""Which values of a traced model are quantized: from the QuantStubs to the DeQuantStubs, node by node."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+from torch import nn
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr
+from bpu_fx_fusion.tensor_flow import non_tensors
+
+from .color import centered_yuv2bgr, centered_yuv2rgb
+from .ops import OPS
+from .ops.stubs import QATDeQuantStub, QATQuantStub
+from .qtensor import MOVES
+
+__all__ = ["Kind", "called_module", "kinds_of", "tensor_inputs"]
+
+
+class Kind(Enum):
+    """What a node's value is."""
+
+    FLOAT = "a real tensor"
+    QUANTIZED = "a quantized tensor"
+    OPAQUE = "whatever wrapped code returns"
+    OTHER = "no tensor"
+
+
+_QUANTIZED_FUNCTIONS = (centered_yuv2rgb, centered_yuv2bgr)
+
+
+def called_module(node: Node, modules: Mapping[str, nn.Module]) -> tuple[str, nn.Module] | None:
+    """Return path and module that a node calls, itself or by a method of FloatFunctional."""
+    if node.op == "call_module":
+        return str(node.target), modules[str(node.target)]
+    first = node.args[0] if node.op == "call_method" and node.args else None
+    if isinstance(first, Node) and first.op == "get_attr":
+        module = modules.get(str(first.target))
+        if isinstance(module, FloatFunctional):
+            return str(first.target), module
+    return None
+
+
+def tensor_inputs(node: Node, kinds: Mapping[Node, Kind]) -> list[Node]:
+    """Return the nodes that a node takes tensors, or unknown things, from."""
+    found: list[Node] = []
+
+    def visit(source: Node) -> Node:
+        if kinds.get(source, Kind.OTHER) is not Kind.OTHER:
+            found.append(source)
+        return source
+
+    map_arg((node.args, node.kwargs), visit)
+    return found
+
+
+def kinds_of(gm: GraphModuleWithAttr) -> dict[Node, Kind]:
+    """Return the kind of every node's value, assuming that whatever can be quantized is."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    plain = non_tensors(gm.graph)
+    kinds: dict[Node, Kind] = {}
+    for node in gm.graph.nodes:
+        kinds[node] = Kind.OTHER if node in plain else _kind(node, modules, kinds)
+    return kinds
+
+
+def _kind(node: Node, modules: Mapping[str, nn.Module], kinds: Mapping[Node, Kind]) -> Kind:
+    if node.op == "placeholder":
+        return Kind.FLOAT
+    if node.op == "get_attr":
+        return Kind.OTHER if str(node.target) in modules or node.target == "itself" else Kind.FLOAT
+    called = called_module(node, modules)
+    if called is not None:
+        row = OPS.get(type(called[1]))
+        if row is not None and row.qat in (QATQuantStub, QATDeQuantStub):
+            return Kind.QUANTIZED if row.qat is QATQuantStub else Kind.FLOAT
+    elif _is_wrapped(node, modules):
+        return Kind.OPAQUE
+    if node.op == "call_function" and node.target in _QUANTIZED_FUNCTIONS:
+        return Kind.QUANTIZED
+    found = {kinds[source] for source in tensor_inputs(node, kinds)}
+    for kind in (Kind.QUANTIZED, Kind.OPAQUE):
+        if kind in found:
+            return kind
+    return Kind.FLOAT
+
+
+def _is_wrapped(node: Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a node runs code of the user's that was kept whole."""
+    if node.op == "call_method":
+        first = node.args[0] if node.args else None
+        return isinstance(first, Node) and first.op == "get_attr"
+    if node.op != "call_function":
+        return False
+    owner = (getattr(node.target, "__module__", None) or "").split(".")[0]
+    return owner not in ("torch", "_operator", "builtins", "math", "bpu_qat_nn")
+
+
+def moves(node: Node) -> bool:
+    """Whether a node only moves the elements of a quantized tensor, or picks one of several."""
+    if node.op == "call_method":
+        return str(node.target) in MOVES
+    name = getattr(node.target, "__name__", "")
+    return node.op == "call_function" and (name in MOVES or node.target is operator.getitem)
+
+
+def call_arguments(node: Node) -> Iterator[tuple[str, Any]]:
+    """Yield the keyword arguments of a call, and ``dim`` where a reduction got it by position."""
+    yield from node.kwargs.items()
+    if node.op == "call_method" and node.target in ("sum", "mean") and len(node.args) > 2:
+        yield "dim", node.args[2]

@@ -1,0 +1,28 @@
+"""OPS: every float module with an integer form, and the row that says how it gets it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..op import OpRow
+from . import batch_norm, clip, conv, conv_transpose, dropout, functional, linear, pad, pool, resize, stubs, table
+
+__all__ = ["OPS", "ROWS"]
+
+ROWS: tuple[OpRow, ...] = (
+    *stubs.ROWS,
+    *conv.ROWS,
+    *conv_transpose.ROWS,
+    *linear.ROWS,
+    *batch_norm.ROWS,
+    *functional.ROWS,
+    *clip.ROWS,
+    *table.ROWS,
+    *pool.ROWS,
+    *resize.ROWS,
+    *pad.ROWS,
+    *dropout.ROWS,
+)
+
+OPS: dict[type[nn.Module], OpRow] = {float_type: row for row in ROWS for float_type in row.floats}
+"""Float module type (exactly that type) -> row."""

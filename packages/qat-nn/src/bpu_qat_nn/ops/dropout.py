@@ -1,0 +1,62 @@
+"""Dropout: scales and zeroes in training, nothing afterwards."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..qtensor import QTensor, plain
+
+__all__ = ["ROWS"]
+
+
+class QuantizedDropout(Operator, nn.Identity):
+    """Nothing: what dropout is in a converted model."""
+
+    def __init__(self, source: QATModule) -> None:
+        nn.Module.__init__(self)
+        self.eval()
+
+    def _get_name(self) -> str:
+        return "Identity"
+
+
+class QATDropout(QATModule):
+    """Dropout under quantization-aware training; its output in training is off the grid, as ``1 / (1 - p)`` is."""
+
+    own_scale: ClassVar[bool] = False
+    quantized: ClassVar[type[QuantizedModule]] = QuantizedDropout  # type: ignore[assignment]
+    dropout: nn.Dropout
+
+    def configure(self, source: Any) -> None:
+        """Keep the float module."""
+        self.dropout = source
+
+    def forward(self, *inputs: QTensor) -> QTensor:
+        """Drop in training, pass through otherwise."""
+        self.expect_quantized(inputs)
+        x = inputs[0]
+        if not (self.dropout.training and self.dropout.p):
+            return x
+        return QTensor(self.real(plain(x)), x.scale, None, x.dtype, x.per_channel_axis, on_grid=False)
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Apply the float module."""
+        y: Tensor = self.dropout(inputs[0])
+        return y
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Pass through."""
+        return inputs[0]
+
+
+ROWS = (
+    OpRow(
+        name="Dropout",
+        floats=(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+        qat=QATDropout,
+        kernels=(),
+    ),
+)

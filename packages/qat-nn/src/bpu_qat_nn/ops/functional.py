@@ -1,0 +1,200 @@
+"""FloatFunctional: arithmetic between tensors as a module, under QAT and converted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpu_fx_fusion import FloatFunctional
+from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.march import MarchRow
+
+from ..errors import BpuQatError
+from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..qtensor import QTensor, plain
+from . import arithmetic
+from .clip import clip_steps
+from .reduction import axes_of, reduce_axes
+
+__all__ = ["METHODS", "ROWS", "Method"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method of FloatFunctional: its meaning on real values, on integers, and its kernels."""
+
+    real: Callable[..., Tensor]
+    steps: Callable[..., QTensor]
+    """Takes the operator, the Output, the inputs, and what else the call gives."""
+    kernels: tuple[str, ...]
+    limits: Callable[[MarchRow, QuantDType, dict[str, Any]], list[str]] = lambda row, dtype, given: []
+
+
+def _add_relu(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
+    return clip_steps(arithmetic.add(operator, out, x, y), 0.0, float("inf"), operator)
+
+
+def _int8_on_bayes(row: MarchRow, dtype: QuantDType, given: dict[str, Any]) -> list[str]:
+    found = ["matrix products of two activations are not available"] if "matmul" in row.refused_kernels else []
+    return found if dtype is qint8 else [*found, f"output type {dtype} (allowed: {qint8})"]
+
+
+def _reduction(row: MarchRow, dtype: QuantDType, given: dict[str, Any]) -> list[str]:
+    found = [] if dtype is qint8 else [f"output type {dtype} (allowed: {qint8})"]
+    dim = given.get("dim")
+    if "sum" in row.refused_kernels and (dim is None or axes_of(dim, 4) != (2, 3)):
+        found.append(f"sum or mean over {dim} (allowed: height and width, (2, 3))")
+    return found
+
+
+def _sum(operator: Operator, out: Output, x: QTensor, *, dim: Any = None, keepdim: bool = False) -> QTensor:
+    return reduce_axes(operator, out, x, dim=dim, keepdim=keepdim, divides=False)
+
+
+def _mean(operator: Operator, out: Output, x: QTensor, *, dim: Any = None, keepdim: bool = False) -> QTensor:
+    return reduce_axes(operator, out, x, dim=dim, keepdim=keepdim, divides=True)
+
+
+_SUMS = ("add", "add_scaled", "rescale", "resize_bilinear")
+
+METHODS: dict[str, Method] = {
+    "add": Method(real=torch.add, steps=arithmetic.add, kernels=_SUMS),
+    "add_relu": Method(real=lambda x, y: (x + y).relu(), steps=_add_relu, kernels=(*_SUMS, "relu")),
+    "sub": Method(real=torch.sub, steps=arithmetic.sub, kernels=(*_SUMS, "lut8")),
+    "mul": Method(real=torch.mul, steps=arithmetic.mul, kernels=("mul", "rescale", "resize_bilinear")),
+    "matmul": Method(real=torch.matmul, steps=arithmetic.matmul, kernels=("matmul",), limits=_int8_on_bayes),
+    "sum": Method(real=torch.sum, steps=_sum, kernels=("sum", "global_avg_pool2d", "avg_pool2d"), limits=_reduction),
+    "mean": Method(real=torch.mean, steps=_mean, kernels=("sum", "global_avg_pool2d", "avg_pool2d"), limits=_reduction),
+}
+"""Methods whose operands are all tensors and whose result has a scale of its own."""
+
+SCALAR_METHODS = ("add_scalar", "mul_scalar", "cat")
+"""The methods with other signatures."""
+
+
+class _FunctionalMethods:
+    """The methods of FloatFunctional in terms of one, ``_call``."""
+
+    def _call(self, name: str, *inputs: QTensor, **given: Any) -> QTensor:
+        raise NotImplementedError
+
+    def add(self, x: QTensor, y: QTensor) -> QTensor:
+        """Return x + y."""
+        return self._call("add", x, y)
+
+    def add_relu(self, x: QTensor, y: QTensor) -> QTensor:
+        """Return max(x + y, 0)."""
+        return self._call("add_relu", x, y)
+
+    def sub(self, x: QTensor, y: QTensor) -> QTensor:
+        """Return x - y."""
+        return self._call("sub", x, y)
+
+    def mul(self, x: QTensor, y: QTensor) -> QTensor:
+        """Return x * y, elementwise."""
+        return self._call("mul", x, y)
+
+    def matmul(self, x: QTensor, y: QTensor) -> QTensor:
+        """Return the matrix product over the last two axes."""
+        return self._call("matmul", x, y)
+
+    def sum(self, x: QTensor, dim: Any = None, keepdim: bool = False) -> QTensor:
+        """Return the sum over axes."""
+        return self._call("sum", x, dim=dim, keepdim=keepdim)
+
+    def mean(self, x: QTensor, dim: Any = None, keepdim: bool = False) -> QTensor:
+        """Return the mean over axes."""
+        return self._call("mean", x, dim=dim, keepdim=keepdim)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Refuse: the methods are what is called."""
+        raise BpuQatError("FloatFunctional is not called itself: call one of its methods, e.g. self.add.add(x, y)")
+
+
+class QFunctional(_FunctionalMethods, QuantizedModule):
+    """Arithmetic between tensors of integers."""
+
+    def _call(self, name: str, *inputs: QTensor, **given: Any) -> QTensor:
+        return METHODS[name].steps(self, Output(self.scale, self.dtype), *inputs, **given)
+
+    def add_scalar(self, x: QTensor, y: float) -> QTensor:
+        """Return x + y for a number y."""
+        return arithmetic.add_scalar(self, Output(self.scale, self.dtype), x, float(y))
+
+    def mul_scalar(self, x: QTensor, y: float) -> QTensor:
+        """Return x * y for a number y: only the scale changes."""
+        return arithmetic.mul_scalar(self, x, float(y))
+
+    def cat(self, x: Sequence[QTensor], dim: int = 0) -> QTensor:
+        """Return the tensors joined along an axis."""
+        return arithmetic.concat(self, Output(self.scale, self.dtype), *x, dim=dim)
+
+    def _get_name(self) -> str:
+        return "QFunctional"
+
+
+class QATFloatFunctional(_FunctionalMethods, QATModule):
+    """Arithmetic between tensors under quantization-aware training; one scale, so one call in a forward pass."""
+
+    quantized = QFunctional
+
+    def _call(self, name: str, *inputs: QTensor, **given: Any) -> QTensor:
+        method = METHODS[name]
+        return self.compute(partial(method.real, **_without_none(given)), partial(method.steps, self, **given), inputs)
+
+    def add_scalar(self, x: QTensor, y: float) -> QTensor:
+        """Return x + y for a number y."""
+        return self.compute(
+            lambda values: values + y, lambda out, steps: arithmetic.add_scalar(self, out, steps, float(y)), (x,)
+        )
+
+    def mul_scalar(self, x: QTensor, y: float) -> QTensor:
+        """Return x * y for a number y: only the scale changes, so nothing is observed."""
+        self.expect_quantized((x,))
+        if not x.on_grid:
+            return QTensor(plain(x) * y, x.scale * abs(y) if y else x.scale, None, x.dtype, on_grid=False)
+        with torch.no_grad():
+            steps = arithmetic.mul_scalar(self, x.as_steps(), float(y))
+        needs_grad = torch.is_grad_enabled() and x.requires_grad
+        return self.replaced(plain(x) * y if needs_grad else None, steps)
+
+    def cat(self, x: Sequence[QTensor], dim: int = 0) -> QTensor:
+        """Return the tensors joined along an axis."""
+        return self.compute(
+            lambda *values: torch.cat(values, dim),
+            lambda out, *steps: arithmetic.concat(self, out, *steps, dim=dim),
+            tuple(x),
+        )
+
+    @classmethod
+    def method_limits(cls, name: str, given: dict[str, Any], row: MarchRow, dtype: QuantDType) -> list[str]:
+        """Return what the march refuses of a call of a method."""
+        if name in SCALAR_METHODS:
+            return []
+        if name not in METHODS:
+            return [f"FloatFunctional.{name} has no integer form (available: {', '.join((*METHODS, *SCALAR_METHODS))})"]
+        return METHODS[name].limits(row, dtype, given)
+
+    def _get_name(self) -> str:
+        return "FloatFunctional"
+
+
+def _without_none(given: dict[str, Any]) -> dict[str, Any]:
+    """Leave out a dim of None: torch.sum takes no keepdim without a dim in every release."""
+    return {} if given.get("dim", 0) is None else given
+
+
+ROWS = (
+    OpRow(
+        name="FloatFunctional",
+        floats=(FloatFunctional,),
+        qat=QATFloatFunctional,
+        kernels=tuple(dict.fromkeys(["concat", *(kernel for method in METHODS.values() for kernel in method.kernels)])),
+        note="Operators and functions of torch (x + y, torch.cat, ...) become one of these each.",
+    ),
+)

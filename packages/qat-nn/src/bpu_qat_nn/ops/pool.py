@@ -1,0 +1,239 @@
+"""Pooling: average, adaptive average (where it is an average or global pooling), maximum."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.fixed_point import Multiplier
+from bpu_kernels.kernel import Kernel
+from bpu_kernels.march import MarchRow
+from bpu_kernels.multiplier import choose_multiplier
+from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+
+from ..errors import BpuQatError
+from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..qtensor import QTensor
+
+__all__ = ["ROWS", "average"]
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """Return a number given once or per axis as two."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def average(
+    operator: Operator,
+    x: QTensor,
+    out: Output,
+    *,
+    window: tuple[int, int],
+    divisor: int,
+    stride: tuple[int, int] | None = None,
+    pad: tuple[int, int] = (0, 0),
+    ceil_mode: bool = False,
+) -> QTensor:
+    """Average or sum windows of int8; a window as large as the map, without padding, is a global pooling.
+
+    Bernoulli2 floors in global pooling without a way to compensate, but not in average pooling: maps that fit its
+    window (7 x 7) are pooled with one window.
+    """
+    row, size = operator.row, (int(x.shape[2]), int(x.shape[3]))
+    whole = window == size and pad == (0, 0)
+    is_global = whole and not (row.adds_compensation and all(n in row.avg_pool_kernel for n in size))
+
+    def build() -> Kernel:
+        bound = torch.full_like(x.scale, float(-qint8.min * window[0] * window[1]), dtype=torch.float64)
+        multiplier = choose_multiplier(
+            x.scale.double() / (out.scale.double() * divisor),
+            bound,
+            qint8,
+            row,
+            right_shift=row.global_pool_right_shift if is_global else None,
+            xp=torch,
+        )
+        by = Multiplier(**{name: value.to(torch.int32) for name, value in vars(multiplier).items()})
+        if is_global:
+            return GlobalAvgPool2d(multiplier=by)
+        return AvgPool2d(multiplier=by, kernel=window, stride=stride or window, pad=pad, ceil_mode=ceil_mode)
+
+    key = (window, divisor, stride, pad, ceil_mode, is_global)
+    kernel = operator.derived.get([x.scale, out.scale], build, "average", *key)
+    return x.invoke(kernel, row, x, scale=out.scale, dtype=out.dtype)
+
+
+class AvgPoolOperator(Operator):
+    """Average pooling with counted padding."""
+
+    config: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode", "divisor_override")
+
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    ceil_mode: bool
+    divisor_override: int | None
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Pool."""
+        return F.avg_pool2d(
+            inputs[0], self.kernel_size, self.stride, self.padding, self.ceil_mode, True, self.divisor_override
+        )
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Sum and requantize."""
+        window = pair(self.kernel_size)
+        return average(
+            self,
+            inputs[0],
+            out,
+            window=window,
+            divisor=self.divisor_override or window[0] * window[1],
+            stride=pair(self.stride),
+            pad=pair(self.padding),
+            ceil_mode=self.ceil_mode,
+        )
+
+    def extra_repr(self) -> str:
+        """Window."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class QuantizedAvgPool2d(AvgPoolOperator, QuantizedModule):
+    """Average pooling of integers."""
+
+
+class QATAvgPool2d(AvgPoolOperator, QATModule):
+    """Average pooling under quantization-aware training."""
+
+    quantized = QuantizedAvgPool2d
+
+    @classmethod
+    def limits(cls, module: Any, row: MarchRow, dtype: QuantDType) -> list[str]:
+        """Window and stride of the march; padding must count; a partial last window divides by less in torch."""
+        window, pad, found = pair(module.kernel_size), pair(module.padding), []
+        if any(k not in row.avg_pool_kernel for k in window) or window[0] * window[1] not in row.avg_pool_taps:
+            found.append(f"kernel {window} (allowed: {row.avg_pool_kernel} each, {row.avg_pool_taps} elements)")
+        if any(s not in row.pool_stride for s in pair(module.stride)):
+            found.append(f"stride {module.stride} (allowed: {row.pool_stride})")
+        if max(pad) and not module.count_include_pad:
+            found.append("count_include_pad=False with padding; the BPU counts padding")
+        if module.ceil_mode and module.divisor_override is None:
+            found.append("ceil_mode=True divides partial windows by less; give divisor_override, or ceil_mode=False")
+        if dtype is not qint8:
+            found.append(f"output type {dtype} (allowed: {qint8})")
+        return found
+
+
+class AdaptiveAvgPoolOperator(Operator):
+    """Average to a given size, where every window has the same length."""
+
+    config: ClassVar[tuple[str, ...]] = ("output_size",)
+
+    output_size: Any
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Pool."""
+        return F.adaptive_avg_pool2d(inputs[0], self.output_size)
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Pool with the equivalent fixed window."""
+        x = inputs[0]
+        size = (int(x.shape[2]), int(x.shape[3]))
+        wanted = (self.output_size, self.output_size) if isinstance(self.output_size, int) else tuple(self.output_size)
+        target = [n if m is None else m for n, m in zip(size, wanted, strict=True)]
+        if any(n % m for n, m in zip(size, target, strict=True)):
+            raise BpuQatError(
+                f"{getattr(self, 'path', '')} AdaptiveAvgPool2d({self.output_size}) on a {size} map has windows of "
+                "different lengths, which the BPU does not have; use a divisor of the size, or AvgPool2d"
+            )
+        window = (size[0] // target[0], size[1] // target[1])
+        return average(self, x, out, window=window, divisor=window[0] * window[1])
+
+    def extra_repr(self) -> str:
+        """Size."""
+        return f"output_size={self.output_size}"
+
+
+class QuantizedAdaptiveAvgPool2d(AdaptiveAvgPoolOperator, QuantizedModule):
+    """Adaptive average pooling of integers."""
+
+
+class QATAdaptiveAvgPool2d(AdaptiveAvgPoolOperator, QATModule):
+    """Adaptive average pooling under quantization-aware training."""
+
+    quantized = QuantizedAdaptiveAvgPool2d
+
+    @classmethod
+    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+        """int8 only."""
+        return [] if dtype is qint8 else [f"output type {dtype} (allowed: {qint8})"]
+
+
+class MaxPoolOperator(Operator):
+    """Maximum of a window; integers are only chosen, so the scale stays."""
+
+    own_scale: ClassVar[bool] = False
+    keeps_grid: ClassVar[bool] = True
+    config: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode")
+
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    ceil_mode: bool
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Pool."""
+        return F.max_pool2d(inputs[0], self.kernel_size, self.stride, self.padding, 1, self.ceil_mode)
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Pool."""
+        kernel = MaxPool2d(
+            kernel=pair(self.kernel_size), stride=pair(self.stride), pad=pair(self.padding), ceil_mode=self.ceil_mode
+        )
+        return inputs[0].invoke(kernel, self.row, inputs[0], scale=out.scale, dtype=out.dtype)
+
+    def extra_repr(self) -> str:
+        """Window."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class QuantizedMaxPool2d(MaxPoolOperator, QuantizedModule):
+    """Maximum pooling of integers."""
+
+
+class QATMaxPool2d(MaxPoolOperator, QATModule):
+    """Maximum pooling under quantization-aware training."""
+
+    quantized = QuantizedMaxPool2d
+
+    @classmethod
+    def limits(cls, module: Any, row: MarchRow, dtype: QuantDType) -> list[str]:
+        """Window and stride of the march; no dilation, no indices."""
+        found = []
+        if any(k not in row.max_pool_kernel for k in pair(module.kernel_size)):
+            found.append(f"kernel {module.kernel_size} (allowed: {row.max_pool_kernel})")
+        if any(s not in row.pool_stride for s in pair(module.stride)):
+            found.append(f"stride {module.stride} (allowed: {row.pool_stride})")
+        if pair(module.dilation) != (1, 1):
+            found.append(f"dilation {module.dilation} (allowed: 1)")
+        if module.return_indices:
+            found.append("return_indices=True")
+        return found
+
+
+ROWS = (
+    OpRow(name="AvgPool2d", floats=(nn.AvgPool2d,), qat=QATAvgPool2d, kernels=("avg_pool2d", "global_avg_pool2d")),
+    OpRow(
+        name="AdaptiveAvgPool2d",
+        floats=(nn.AdaptiveAvgPool2d,),
+        qat=QATAdaptiveAvgPool2d,
+        kernels=("avg_pool2d", "global_avg_pool2d"),
+        note="The output size must divide the input size.",
+    ),
+    OpRow(name="MaxPool2d", floats=(nn.MaxPool2d,), qat=QATMaxPool2d, kernels=("max_pool2d",)),
+)

@@ -1,0 +1,154 @@
+"""Where real values become integers and integers real values again: QuantStub and DeQuantStub."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bpu_fx_fusion import register_leaf_module
+from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.march import MarchRow
+from bpu_qconfig import FakeQuantize, FixedScaleObserver, QConfig
+
+from ..errors import BpuQatError
+from ..interop_torch_ao import STUBS
+from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..qtensor import QTensor
+
+__all__ = ["ROWS", "DeQuantStub", "QuantStub"]
+
+
+@register_leaf_module
+class QuantStub(nn.Module):
+    """Marks where real values become quantized; in a float model it does nothing.
+
+    Args:
+        scale: fixed scale, positive; 1/128 for a pyramid input that shall mean [-1, 1). None: taken from statistics.
+            A stub inside a model, at the border of two segments, needs None.
+        zero_point: 0 or None; the BPU quantizes symmetrically.
+        qconfig: of this stub alone.
+    """
+
+    def __init__(
+        self, scale: float | None = None, zero_point: int | None = None, qconfig: QConfig | None = None
+    ) -> None:
+        super().__init__()
+        if scale is not None and not float(scale) > 0:
+            raise BpuQatError(f"expected a positive scale or None, got {scale!r}")
+        if zero_point:
+            raise BpuQatError(f"expected zero_point 0 or None, got {zero_point!r}: the BPU quantizes symmetrically")
+        self.scale = None if scale is None else float(scale)
+        self.zero_point = zero_point
+        if qconfig is not None:
+            self.qconfig = qconfig
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x
+
+    def extra_repr(self) -> str:
+        """The fixed scale, if any."""
+        return "" if self.scale is None else f"scale={self.scale}"
+
+
+@register_leaf_module
+class DeQuantStub(nn.Module):
+    """Marks where quantized values become real again; in a float model it does nothing."""
+
+    def __init__(self, qconfig: QConfig | None = None) -> None:
+        super().__init__()
+        if qconfig is not None:
+            self.qconfig = qconfig
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x
+
+
+class QuantizedQuantStub(QuantizedModule):
+    """Rounds real values to the nearest step, ties to even; passes a tensor through that is quantized already.
+
+    Buffer: ``scale`` (float32, [1]); scripts may overwrite it, e.g. ``model.quant.scale.fill_(1.0)``.
+    """
+
+    def forward(self, *inputs: Any) -> Any:
+        """Quantize."""
+        x = inputs[0]
+        if isinstance(x, QTensor):
+            return x
+        if hasattr(x, "quantize_input"):  # what lowering passes through the model
+            return x.quantize_input(self.scale, self.dtype)
+        steps = (x / self.scale).round().clamp(self.dtype.min, self.dtype.max)
+        return QTensor(steps.to(getattr(torch, f"int{self.dtype.bits}")), self.scale, None, self.dtype)
+
+    def _get_name(self) -> str:
+        return "Quantize"
+
+
+class QATQuantStub(QATModule):
+    """Fake quantization of an input; a tensor that is quantized already passes through and leaves its scale here."""
+
+    quantized = QuantizedQuantStub
+    activation_post_process: FakeQuantize
+
+    def __init__(self, source: nn.Module, qconfig: QConfig, row: MarchRow, path: str = "") -> None:
+        scale = getattr(source, "scale", None)
+        if scale is not None:
+            dtype = qint8 if qconfig.activation is None else qconfig.activation().dtype
+            fixed = FakeQuantize.with_args(observer=FixedScaleObserver, scale=scale, dtype=dtype)
+            qconfig = QConfig(activation=fixed, weight=qconfig.weight)
+        if qconfig.activation is None:
+            raise BpuQatError(f"{path}: the qconfig of a QuantStub needs an activation part")
+        super().__init__(source, qconfig, row, path)
+
+    def forward(self, *inputs: Any) -> QTensor:
+        """Observe and round."""
+        x = inputs[0]
+        if isinstance(x, QTensor):
+            self.activation_post_process.set_qparams(x.scale.detach())
+            return x
+        return self.quantize_output(x)
+
+    @classmethod
+    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+        """Types of the march."""
+        return [] if dtype in row.activations else [f"type {dtype} (allowed: {', '.join(map(str, row.activations))})"]
+
+
+class QuantizedDeQuantStub(Operator, nn.Module):
+    """Multiplies integers by their scale."""
+
+    def __init__(self, source: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.eval()
+
+    def forward(self, x: Any) -> Any:
+        """Dequantize; real tensors pass through."""
+        return x.dequantize() if hasattr(x, "per_channel_axis") else x
+
+    def _get_name(self) -> str:
+        return "DeQuantize"
+
+
+class QATDeQuantStub(QATModule):
+    """Turns a QTensor into an ordinary one."""
+
+    own_scale: ClassVar[bool] = False
+    quantized: ClassVar[type[QuantizedModule]] = QuantizedDeQuantStub  # type: ignore[assignment]
+
+    def forward(self, *inputs: Any) -> Any:
+        """Dequantize; real tensors pass through."""
+        x = inputs[0]
+        return x.dequantize() if isinstance(x, QTensor) else x
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Nothing happens on integers."""
+        return inputs[0]
+
+
+ROWS = (
+    OpRow(name="QuantStub", floats=(QuantStub, *STUBS["QuantStub"]), qat=QATQuantStub, kernels=()),
+    OpRow(name="DeQuantStub", floats=(DeQuantStub, *STUBS["DeQuantStub"]), qat=QATDeQuantStub, kernels=()),
+)

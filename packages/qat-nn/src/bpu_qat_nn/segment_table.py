@@ -1,0 +1,91 @@
+"""Segment tables (lut16) for functions of int16 values: where the zones lie, which lines map them, what they hold.
+
+The construction is ours; the hardware only fixes the form (docs/numerics.md, section 7). Six zones of 63 intervals
+cover the input range; their widths follow the function's curvature, since linear interpolation errs by
+``h**2 / 8 * |f''|``: intervals of a length proportional to ``|f''|**-0.5`` make the error even. Only the two ends of
+the range lie outside the zones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bpu_kernels.dtypes import qint16
+from bpu_kernels.ops.lut import ENTRIES, ZONES, Lut16, SegmentLine
+
+__all__ = ["affine_table", "segment_table"]
+
+_SHIFT = 14
+"""Fraction bits of a zone's slope: slopes are at most 63 * 256 / 2 positions per step, and k must stay within int16."""
+
+
+def zone_borders(function: Callable[[Tensor], Tensor], x_scale: float) -> list[int]:
+    """Return the last step of each zone, ascending; the last is 32767."""
+    steps = torch.linspace(qint16.min, qint16.max, 2049, dtype=torch.float64)
+    values = torch.nan_to_num(function(steps * x_scale))
+    curvature = (values[2:] - 2 * values[1:-1] + values[:-2]).abs()
+    density = curvature.sqrt() + curvature.sqrt().mean() * 0.25 + 1e-12  # the mean keeps every zone of finite length
+    share = torch.cumsum(density, 0) / density.sum()
+    borders = [int(steps[1 + int(torch.searchsorted(share, zone / ZONES))]) for zone in range(1, ZONES)]
+    for zone in range(1, len(borders)):  # a zone holds at least 64 steps, so that its slope fits
+        borders[zone] = max(borders[zone], borders[zone - 1] + ENTRIES)
+    return [*(min(b, qint16.max - ENTRIES * (ZONES - 1 - i)) for i, b in enumerate(borders)), qint16.max]
+
+
+def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: float, device: torch.device) -> Lut16:
+    """Return the table of ``y = function(x * x_scale) / scale`` on int16 steps.
+
+    Args:
+        function: elementwise, accepts float64.
+        x_scale: scale of the input.
+        scale: scale of the output.
+        device: where the tensors shall lie.
+    """
+
+    def sample(steps: Tensor) -> Tensor:
+        real = torch.nan_to_num(function(steps.to(torch.float64) * x_scale)) / scale
+        return torch.floor(real + 0.5).clamp(qint16.min, qint16.max).to(torch.int64)
+
+    last = zone_borders(function, x_scale)
+    first = [qint16.min, *(border + 1 for border in last[:-1])]
+    lines: list[tuple[int, int, int, int, int]] = []
+    tables = []
+    ends = sample(torch.tensor([qint16.min, qint16.max])).tolist()
+    lines.append((0, ends[0], 0, 0, qint16.min))
+    for low, high in zip(first, last, strict=True):
+        k, shift = _slope((ENTRIES - 1) * 256, high - low)
+        offset = -k * low
+        add = max(0, abs(offset).bit_length() - 15)
+        b = offset >> add
+        # Positions as the hardware computes them, so that each entry is sampled where it will be looked up.
+        centre = (torch.arange(ENTRIES, dtype=torch.float64) * 256 * 2.0**shift - (b << add)) / k
+        tables.append(sample(centre))
+        lines.append((k, b, add, shift, high))
+    lines.append((0, ends[1], 0, 0, qint16.max))
+    columns = [torch.tensor(column, device=device) for column in zip(*lines, strict=True)]
+    line = SegmentLine(k=columns[0], b=columns[1], add_lsh=columns[2], sum_rsh=columns[3], max=columns[4])
+    return Lut16(line=line, tables=torch.stack(tables).to(torch.int16).to(device))
+
+
+def _slope(rise: int, run: int) -> tuple[int, int]:
+    """Return (k, shift) with ``k * 2**-shift`` just below ``rise / run`` and k within 15 bits."""
+    shift = 0
+    while (rise << (shift + 1)) // run < 1 << 15 and shift < 30:
+        shift += 1
+    return (rise << shift) // run, shift
+
+
+def affine_table(factor: float, offset: float, device: torch.device) -> Lut16:
+    """Return the table of ``y = factor * x + offset`` on int16 steps: one line for all inputs."""
+    shift = 0
+    while shift < 15 and abs(factor) * 2.0 ** (shift + 1) < 2**15 and abs(offset) * 2.0 ** (shift + 1) < 2**30:
+        shift += 1
+    k, whole = round(factor * 2.0**shift), round(offset * 2.0**shift)
+    add = max(0, abs(whole).bit_length() - 15)
+    count = ZONES + 2
+    columns = [torch.full((count,), value, device=device) for value in (k, whole >> add, add, shift, qint16.min)]
+    line = SegmentLine(k=columns[0], b=columns[1], add_lsh=columns[2], sum_rsh=columns[3], max=columns[4])
+    return Lut16(line=line, tables=torch.zeros(ZONES, ENTRIES, dtype=torch.int16, device=device))
