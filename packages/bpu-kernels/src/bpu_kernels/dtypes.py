@@ -38,6 +38,9 @@ class QuantDType:
         """The numpy type that holds exactly this range."""
         return np.dtype(f"int{self.bits}")
 
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return quant_dtype, (self.name,)  # copies and pickles are the same object, so `is` compares types
+
     def __str__(self) -> str:
         return self.name
 

@@ -91,9 +91,10 @@ def compensation(by: Multiplier, xp: Any = np) -> Array:
 
     Evaluated as the integer quotient ``floor((2**(a + r) + m) / (2 * m))``, which is the same number.
     """
-    scale = xp.clip(by.output_scale, 1, None)
+    wide = xp.zeros_like(by.output_scale, dtype=xp.int64)  # both shifts at their largest need 2**62
+    scale = xp.clip(by.output_scale, 1, None) + wide
     exact = ((xp.ones_like(scale) << (by.accu_right_shift + by.output_right_shift)) + scale) // (2 * scale)
-    return xp.where(by.output_scale > 0, exact, xp.zeros_like(exact))
+    return xp.where(by.output_scale > 0, exact, wide)
 
 
 def requantize_pool(total: Array, by: Multiplier, *, rounds: bool, xp: Any = np) -> Array:

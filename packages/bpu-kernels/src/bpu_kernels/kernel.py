@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .dtypes import QuantDType
+from .dtypes import QuantDType, qint32
 from .errors import InvalidProgramError
 from .fixed_point import Multiplier
 from .march import Limit, MarchRow
@@ -42,6 +42,10 @@ class Kernel:
     """Key in ``bpu_kernels.table.KERNELS`` and in Program files."""
     arity: ClassVar[tuple[int, int]] = (1, 1)
     """Least and largest number of activation inputs."""
+    rank: ClassVar[int] = 2
+    """Number of spatial axes: stride, pad and the like have one entry for each, a weight has two axes more."""
+    keeps_scale: ClassVar[bool] = False
+    """Whether the output's integers mean what the inputs' do: they are copied, chosen or blended, not requantized."""
 
     def run(self, row: MarchRow, *inputs: IntArray) -> IntArray:
         """Compute the output's integers from the inputs': the reference."""
@@ -84,8 +88,11 @@ def outside(what: str, values: Iterable[int], limit: Limit) -> list[str]:
 
 
 def dtype_problems(row: MarchRow, inputs: Sequence[TensorSpec], allowed: Sequence[QuantDType]) -> list[str]:
-    """Return a problem for each input whose type is not among those that operator and march have in common."""
-    possible = [dtype for dtype in allowed if dtype in row.activations]
+    """Return a problem for each input whose type is not among those that operator and march have in common.
+
+    int32 is no type between operators, yet those that only move data take it where they allow it.
+    """
+    possible = [dtype for dtype in allowed if dtype in row.activations or dtype is qint32]
     return [
         f"input type {spec.dtype} (allowed: {', '.join(map(str, possible))})"
         for spec in inputs

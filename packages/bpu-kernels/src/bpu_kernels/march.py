@@ -115,6 +115,9 @@ class MarchRow:
     resize_ratio: tuple[int, int]
     """Largest factor by which an axis may shrink and grow."""
 
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return march_row, (self.march.value,)  # copies and pickles are the row of the table
+
 
 _NONE = Limit((), "M: no such operator")
 
@@ -142,7 +145,7 @@ _BERNOULLI2 = MarchRow(
     stride=_upto(2, "D: 1, 2; M: more accepted"),
     dilation=Limit((1, 2, 4), "D; M: 3 refused"),
     pad_at_most_half_kernel=True,
-    pad=_upto(3, "D: at most half the kernel", first=0),
+    pad=_upto(12, "D: at most half of the kernel, here of its extent with dilation; M: more accepted", first=0),
     depthwise_kernel=_upto(7, "D: 8..49 taps; M: fewer accepted"),
     int16_conv_taps=_NONE,
     int16_any_shift_taps=0,

@@ -82,20 +82,22 @@ def _power_of_two(exponent: Array, xp: Any) -> Array:
     return _float64(one << xp.clip(exponent, 0, 62), xp) / _float64(one << xp.clip(-exponent, 0, 62), xp)
 
 
-def _fifteen_bits(value: Array, xp: Any) -> tuple[Array, Array]:
-    """Write positive reals as ``m * 2**e``, integer m in 2**14..2**15 - 1, to a relative error of MULTIPLIER_ERROR."""
-    fraction, exponent = xp.frexp(value)
-    m = _int64(xp.round(fraction * 2.0**15), xp)
-    carry = m == 2**15  # the fraction rounded up to 1.0
-    return xp.where(carry, m >> 1, m), _int64(exponent, xp) - 15 + _int64(carry, xp)
+def _fifteen_bit_exponent(value: Array, xp: Any) -> Array:
+    """Return the e with which positive reals are nearest to ``m * 2**e`` for an integer m in 2**14..2**15 - 1."""
+    fraction, exponent = xp.frexp(xp.clip(value, _SMALLEST, None))
+    carry = xp.round(fraction * 2.0**15) == 2.0**15  # the fraction rounds up to 1.0
+    return _int64(exponent, xp) - 15 + _int64(carry, xp)
+
+
+def _fifteen_bits(value: Array, exponent: Array, xp: Any) -> Array:
+    """Return ``value * 2**-exponent`` rounded once, at most 2**15 - 1; fewer bits where the exponent is coarser."""
+    return _int64(xp.round(xp.clip(value * _power_of_two(-exponent, xp), 0.0, 2.0**15 - 1)), xp)
 
 
 def _scale_and_shift(multiplier: Array, most: int, xp: Any) -> tuple[Array, Array]:
     """``(m, r)`` with ``m * 2**-r`` next to the multiplier, m within 15 bits, r within 0..most."""
-    m, exponent = _fifteen_bits(xp.clip(multiplier, _SMALLEST, None), xp)
-    shift = xp.clip(-exponent, 0, most)
-    coarse = _int64(xp.round(m * _power_of_two(exponent + shift, xp)), xp)  # fewer bits where r is at its limit
-    return xp.clip(coarse, 0, 2**15 - 1), shift
+    shift = xp.clip(-_fifteen_bit_exponent(multiplier, xp), 0, most)
+    return _fifteen_bits(multiplier, -shift, xp), shift
 
 
 def choose_multiplier(
@@ -151,10 +153,8 @@ def choose_rescale(multiplier: Array, row: MarchRow, xp: Any = np) -> Multiplier
 
 
 def _residual(factor: Array, limit: Limit, xp: Any) -> ResidualScale:
-    m, exponent = _fifteen_bits(xp.clip(factor, _SMALLEST, None), xp)
-    shift = xp.clip(exponent, min(limit.allowed), _last(limit))
-    scale = _int64(xp.round(m * _power_of_two(xp.clip(exponent - shift, -62, 62), xp)), xp)
-    return ResidualScale(sumin_scale=xp.clip(scale, 0, 2**15 - 1), sumin_left_shift=shift)
+    shift = xp.clip(_fifteen_bit_exponent(factor, xp), min(limit.allowed), _last(limit))
+    return ResidualScale(sumin_scale=_fifteen_bits(factor, shift, xp), sumin_left_shift=shift)
 
 
 def choose_residual_scale(factor: Array, row: MarchRow, xp: Any = np) -> ResidualScale:
@@ -230,7 +230,7 @@ def choose_bias(bias: Array, by: Multiplier | None, row: MarchRow, xp: Any = np)
     if by is not None:
         whole = whole + ((xp.ones_like(by.accu_right_shift) << by.accu_right_shift) >> 1)
         if not row.rounds:
-            whole = whole + xp.clip(compensation(by, xp), 0, 2**30)
+            whole = whole + xp.clip(compensation(by, xp), 0, 2**29)
     if row.bias.bits == 32:
         whole = xp.clip(whole, row.bias.min, row.bias.max)
         return Bias(bias=whole, bias_left_shift=xp.zeros_like(whole))
@@ -241,24 +241,18 @@ def choose_bias(bias: Array, by: Multiplier | None, row: MarchRow, xp: Any = np)
 
 
 def smallest_weight_scale(
-    x_scale: Array,
-    row: MarchRow,
-    *,
-    bias: Array | None,
-    residual_scale: Array | None,
-    out_scale: Array | None,
-    xp: Any = np,
+    x_scale: Array, row: MarchRow, *, bias: Array | None, residual_scale: Array | None, xp: Any = np
 ) -> Array:
-    """Return the smallest weight scale with which bias, residual and multiplier stay within the hardware's ranges.
+    """Return the smallest weight scale with which bias and residual stay within the hardware's ranges.
 
-    Bias, residual and half an output step then stay below 2**29 accumulator units each, so that an accumulator of int8
-    products and all of them together fit 32 bits.
+    Both then stay below 2**29 accumulator units, as half an output step does, so that they and the accumulator of int8
+    products fit 32 bits together.
     Only channels whose weights are nearly zero come near it; their weights then round to fewer levels, or to zero,
     where they contribute far less than a step of the output.
     """
     floor = x_scale * 0.0 + _SMALLEST
     factor = 2.0**22 if min(row.sumin_left_shift.allowed) < 0 else 32767.0 * 2.0 ** _last(row.sumin_left_shift)
-    for amount, largest in ((bias, 2.0**29), (residual_scale, factor), (out_scale, 2.0**29)):
+    for amount, largest in ((bias, 2.0**29), (residual_scale, factor)):
         if amount is not None:
             needed = xp.abs(amount) / (x_scale * largest)
             floor = xp.where(needed > floor, needed, floor)

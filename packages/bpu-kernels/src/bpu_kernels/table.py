@@ -6,7 +6,7 @@ from .kernel import Kernel
 from .ops.concat import Concat
 from .ops.conv import Conv2d, Conv3d
 from .ops.conv_transpose import ConvTranspose2d
-from .ops.elementwise import Add, AddScaled, Mul, Relu, Rescale
+from .ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
 from .ops.layout import Pad, Reshape, Slice, Transpose
 from .ops.linear import Linear, Matmul
 from .ops.lut import Lut8, Lut16
@@ -34,6 +34,7 @@ KERNELS: dict[str, type[Kernel]] = {
         MaxPool2d,
         Mul,
         Pad,
+        Reinterpret,
         Relu,
         Rescale,
         Reshape,

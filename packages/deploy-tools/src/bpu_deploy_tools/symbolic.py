@@ -21,6 +21,7 @@ from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.conv import Conv2d
+from bpu_kernels.ops.elementwise import Reinterpret
 from bpu_kernels.ops.layout import Pad, Reshape, Slice, Transpose
 from bpu_kernels.ops.linear import Linear, Matmul
 from bpu_kernels.ops.reduce import Sum
@@ -163,7 +164,7 @@ class SymbolicTensor:
 
     def with_scale(self, scale: Tensor) -> SymbolicTensor:
         """Return the same integers with another meaning."""
-        return replace(self, scale=scale)
+        return replace(self, value=self.recorder.add(Reinterpret(), self.value, scale=scale), scale=scale)
 
     def dequantize(self) -> SymbolicReal:
         """Return what stands for the real values."""

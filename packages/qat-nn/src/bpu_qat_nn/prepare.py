@@ -25,6 +25,7 @@ from .ops.functional import QATFloatFunctional
 from .ops.stubs import QATDeQuantStub, QATQuantStub
 from .ops.weighted import WeightedQAT
 from .qat_mode import QATMode, get_qat_mode
+from .qtensor import MOVING_MODULES
 
 __all__ = ["prepare_qat_fx"]
 
@@ -128,7 +129,7 @@ class _Planner:
         what, row = type(module).__name__, OPS.get(type(module))
         inputs = [self.kinds[source] for source in tensor_inputs(node, self.kinds)]
         qconfig = self.qconfig_of(path, module)
-        if isinstance(module, nn.Identity):
+        if isinstance(module, MOVING_MODULES):
             return
         if row is not None and row.qat in (QATQuantStub, QATDeQuantStub):
             self._decide_stub(path, module, row, qconfig)

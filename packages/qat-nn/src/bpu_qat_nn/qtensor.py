@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpu_kernels.dtypes import QuantDType, qint32, quant_dtype
 from bpu_kernels.kernel import Kernel
@@ -20,7 +20,7 @@ from bpu_kernels.torch_ops import run
 
 from .errors import NotOnGridError, QTensorError
 
-__all__ = ["MOVES", "QTensor", "moved_axis", "plain"]
+__all__ = ["MOVES", "MOVING_MODULES", "QTensor", "moved_axis", "plain"]
 
 MOVES: dict[str, str] = {
     "reshape": "reshape",
@@ -51,6 +51,9 @@ MOVES: dict[str, str] = {
     "cuda": "same",
 }
 """Functions and methods that only move elements -> the kind of movement; scale and type pass through them."""
+
+MOVING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten)
+"""Modules that only move elements, and so take quantized tensors as they are."""
 
 _QUERIES = frozenset(
     [

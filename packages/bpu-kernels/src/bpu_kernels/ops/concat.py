@@ -19,6 +19,7 @@ class Concat(Kernel):
     """Join inputs along one axis of the stored (NHWC) layout."""
 
     name: ClassVar[str] = "concat"
+    keeps_scale: ClassVar[bool] = True
     arity: ClassVar[tuple[int, int]] = (1, 1024)
 
     axis: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
@@ -60,13 +61,30 @@ def finish(
     return result
 
 
+def addend_problems(
+    row: MarchRow, bias: Bias | None, residual: ResidualScale | None, out: QuantDType, inputs: Sequence[TensorSpec]
+) -> list[str]:
+    """Return what of bias (5) and residual (6) the march cannot do."""
+    found: list[str] = []
+    if bias is not None:
+        low, high = int(bias.bias.min()), int(bias.bias.max())
+        if low < row.bias.min or high > row.bias.max:
+            found.append(f"bias {low}..{high} (allowed: {row.bias.min}..{row.bias.max})")
+        found += outside("bias_left_shift", bias.bias_left_shift, row.bias_left_shift)
+    if residual is not None:
+        found += outside("sumin_scale", residual.sumin_scale, row.sumin_scale)
+        found += outside("sumin_left_shift", residual.sumin_left_shift, row.sumin_left_shift)
+        found += [f"residual: {reason}" for reason in dtype_problems(row, inputs[1:], (qint8,))]
+        if out is not qint8 and qint16 not in row.activations:
+            found.append(f"residual with {out} output (allowed: qint8)")
+    return found
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Convolution(Kernel):
     """What convolutions of every rank share; spatial parameters have one entry per spatial axis."""
 
     arity: ClassVar[tuple[int, int]] = (1, 2)
-    rank: ClassVar[int]
-    """Number of spatial axes."""
 
     weight: Array
     """int8, output channel first and input channel last: O, kernel..., I / groups."""
@@ -140,19 +158,6 @@ class Convolution(Kernel):
         """One per tap and output element."""
         return prod(self.infer(*inputs).shape) * int(prod(self.weight.shape[1:]))
 
-    def bias_problems(self, row: MarchRow) -> list[str]:
-        """Return what of bias and residual is outside the march's ranges."""
-        found: list[str] = []
-        if self.bias is not None:
-            low, high = int(self.bias.bias.min()), int(self.bias.bias.max())
-            if low < row.bias.min or high > row.bias.max:
-                found.append(f"bias {low}..{high} (allowed: {row.bias.min}..{row.bias.max})")
-            found += outside("bias_left_shift", self.bias.bias_left_shift, row.bias_left_shift)
-        if self.residual is not None:
-            found += outside("sumin_scale", self.residual.sumin_scale, row.sumin_scale)
-            found += outside("sumin_left_shift", self.residual.sumin_left_shift, row.sumin_left_shift)
-        return found
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv2d(Convolution):
@@ -168,7 +173,11 @@ class Conv2d(Convolution):
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Kernel, stride, pad, dilation, types and parameter ranges of section 13."""
         x = inputs[0]
-        found = [*parameter_problems(self.multiplier, row), *self.bias_problems(row), *size_problems(row, x)]
+        found = [
+            *parameter_problems(self.multiplier, row),
+            *addend_problems(row, self.bias, self.residual, self.out_dtype, inputs),
+            *size_problems(row, x),
+        ]
         found += conv2d_limits(
             row,
             kernel=tuple(self.weight.shape[1:3]),
@@ -184,10 +193,8 @@ class Conv2d(Convolution):
         )
         taps = prod(self.weight.shape[1:])
         wide = x.dtype is qint16 and taps > row.int16_any_shift_taps and self.out_dtype is not qint32
-        if wide and int(np.min(self.multiplier.accu_right_shift)) < 8:
+        if wide and x.dtype in row.activations and int(np.min(self.multiplier.accu_right_shift)) < 8:
             found.append(f"accu_right_shift below 8 with int16 input and {taps} taps")
-        if len(inputs) == 2:
-            found += dtype_problems(row, inputs[1:], (qint8,))
         return found
 
 
@@ -218,15 +225,16 @@ def conv2d_limits(
         *outside("padding", pad, row.pad),
         *dtype_problems(row, [TensorSpec((), x)], (qint8, qint16)),
     ]
-    if row.pad_at_most_half_kernel and any(p > k // 2 for p, k in zip(pad, kernel, strict=True)):
-        found.append(f"padding {pad} above half of the kernel {kernel}")
+    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+    if row.pad_at_most_half_kernel and any(p > n // 2 for p, n in zip(pad, extent, strict=True)):
+        found.append(f"padding {pad} above half of the kernel's extent {extent}")
     if out is qint16 and qint16 not in row.activations:
         found.append(f"output type {out}")
     if max(dilation) > 1 and (x is not qint8 or out is not qint8):
         found.append(f"dilation with {x} input and {out} output (allowed: qint8 to qint8)")
     if out is qint32 and relu and not row.rounds:
         found.append("ReLU fused to an int32 output; apply it outside the model, or quantize the output")
-    if x is qint16:
+    if x is qint16 and qint16 in row.activations:
         if out is qint32 and taps > row.int16_any_shift_taps:
             found.append(f"int32 output from int16 input with {taps} taps (allowed: {row.int16_any_shift_taps})")
         found += outside("taps with int16 input", [taps], row.int16_conv_taps)
@@ -248,8 +256,11 @@ class Conv3d(Convolution):
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Kernel up to 9, equal stride of 1 or 2, pad at most half the kernel, no groups, no dilation."""
-        found = [*parameter_problems(self.multiplier, row), *self.bias_problems(row)]
-        found += dtype_problems(row, inputs, (qint8,))
+        found = [
+            *parameter_problems(self.multiplier, row),
+            *addend_problems(row, self.bias, self.residual, self.out_dtype, inputs),
+        ]
+        found += dtype_problems(row, inputs[:1], (qint8,))
         return found + conv3d_limits(
             row,
             kernel=tuple(self.weight.shape[1:4]),

@@ -14,7 +14,7 @@ from ..fixed_point import Array, Multiplier
 from ..kernel import IntArray, Kernel, TensorSpec, dtype_problems, outside, parameter_problems, size_problems
 from ..march import MarchRow
 from ..multiplier import Bias, ResidualScale
-from .conv import contract, finish
+from .conv import addend_problems, contract, finish
 
 __all__ = ["ConvTranspose2d", "conv_transpose2d_limits"]
 
@@ -101,9 +101,7 @@ class ConvTranspose2d(Kernel):
             x=inputs[0].dtype,
         )
         found = [*limits, *parameter_problems(self.multiplier, row), *size_problems(row, inputs[0])]
-        if self.bias is not None:
-            found += outside("bias_left_shift", self.bias.bias_left_shift, row.bias_left_shift)
-        return found
+        return found + addend_problems(row, self.bias, self.residual, qint8, inputs)
 
     def macs(self, *inputs: TensorSpec) -> int:
         """One per input element, tap and output channel of its group."""

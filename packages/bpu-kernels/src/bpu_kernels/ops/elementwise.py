@@ -13,7 +13,7 @@ from ..kernel import IntArray, Kernel, TensorSpec, dtype_problems, outside, para
 from ..march import MarchRow
 from ..multiplier import ResidualScale
 
-__all__ = ["Add", "AddScaled", "Mul", "Relu", "Rescale"]
+__all__ = ["Add", "AddScaled", "Mul", "Reinterpret", "Relu", "Rescale"]
 
 
 def _broadcast(kernel: Kernel, x: TensorSpec, y: TensorSpec) -> tuple[int, ...]:
@@ -76,9 +76,12 @@ class Add(Kernel):
         found += outside("sumin_scale", self.residual.sumin_scale, row.add_sumin_scale)
         found += outside("sumin_left_shift", self.residual.sumin_left_shift, row.sumin_left_shift)
         found += outside("input_left_shift", self.input_left_shift, row.input_left_shift)
-        difference = int(np.max(self.input_left_shift - self.residual.sumin_left_shift))
-        if all(spec.dtype is qint16 for spec in inputs) and not 0 <= difference <= 15:
-            found.append(f"input_left_shift - sumin_left_shift = {difference} with two int16 operands (allowed: 0..15)")
+        difference = np.ravel(self.input_left_shift - self.residual.sumin_left_shift)
+        if all(spec.dtype is qint16 for spec in inputs) and not 0 <= difference.min() <= difference.max() <= 15:
+            found.append(
+                f"input_left_shift - sumin_left_shift {difference.min()}..{difference.max()} with two int16 operands "
+                "(allowed: 0..15)"
+            )
         return found
 
 
@@ -174,6 +177,7 @@ class Relu(Kernel):
     """``max(x, 0)`` (19), int8 only."""
 
     name: ClassVar[str] = "relu"
+    keeps_scale: ClassVar[bool] = True
 
     def run(self, row: MarchRow, *inputs: IntArray) -> IntArray:
         """Evaluate (19)."""
@@ -187,3 +191,18 @@ class Relu(Kernel):
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """int8 only."""
         return dtype_problems(row, inputs, (qint8,))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reinterpret(Kernel):
+    """The same integers with another scale: multiplication by a positive number. Nothing runs for it."""
+
+    name: ClassVar[str] = "reinterpret"
+
+    def run(self, row: MarchRow, *inputs: IntArray) -> IntArray:
+        """Return the input."""
+        return inputs[0]
+
+    def infer(self, *inputs: TensorSpec) -> TensorSpec:
+        """The input's shape and type."""
+        return inputs[0]

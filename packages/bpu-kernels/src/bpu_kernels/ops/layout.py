@@ -20,6 +20,7 @@ class Reshape(Kernel):
     """The same elements in the same (row-major) order under another shape."""
 
     name: ClassVar[str] = "reshape"
+    keeps_scale: ClassVar[bool] = True
 
     shape: tuple[int, ...]
 
@@ -43,6 +44,7 @@ class Transpose(Kernel):
     """Output axis i is input axis ``axes[i]``."""
 
     name: ClassVar[str] = "transpose"
+    keeps_scale: ClassVar[bool] = True
 
     axes: tuple[int, ...]
 
@@ -68,6 +70,7 @@ class Pad(Kernel):
     """Surround with a constant, or with copies of the edge."""
 
     name: ClassVar[str] = "pad"
+    keeps_scale: ClassVar[bool] = True
 
     before: tuple[int, ...]
     """Elements in front, per axis of the stored layout."""
@@ -103,6 +106,7 @@ class Slice(Kernel):
     """Elements ``start, start + step, ...`` below ``stop`` of every axis."""
 
     name: ClassVar[str] = "slice"
+    keeps_scale: ClassVar[bool] = True
 
     start: tuple[int, ...]
     stop: tuple[int, ...]

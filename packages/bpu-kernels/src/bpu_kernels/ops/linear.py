@@ -13,7 +13,7 @@ from ..fixed_point import Array, Multiplier, requantize
 from ..kernel import IntArray, Kernel, TensorSpec, dtype_problems, outside, parameter_problems
 from ..march import MarchRow
 from ..multiplier import Bias, ResidualScale
-from .conv import finish
+from .conv import addend_problems, finish
 
 __all__ = ["Linear", "Matmul"]
 
@@ -23,6 +23,7 @@ class Linear(Kernel):
     """``acc = x @ w.T`` over the last axis, bias (5), residual (6), then (1)."""
 
     name: ClassVar[str] = "linear"
+    rank: ClassVar[int] = 0
     arity: ClassVar[tuple[int, int]] = (1, 2)
 
     weight: Array
@@ -60,7 +61,8 @@ class Linear(Kernel):
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Features, types, parameter ranges."""
-        found = [*parameter_problems(self.multiplier, row), *dtype_problems(row, inputs, (qint8,))]
+        found = [*parameter_problems(self.multiplier, row), *dtype_problems(row, inputs[:1], (qint8,))]
+        found += addend_problems(row, self.bias, self.residual, qint8, inputs)
         found += outside("input features", [self.weight.shape[1]], row.taps)
         found += outside("output features", [self.weight.shape[0]], row.output_channels)
         return found

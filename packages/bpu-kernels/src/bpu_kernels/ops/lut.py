@@ -109,10 +109,17 @@ class Lut16(Kernel):
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """int16 only; lines and neighbouring entries within the range that was measured (section 7)."""
         found = dtype_problems(row, inputs, (qint16,))
+        line = {name: np.asarray(value, np.int64) for name, value in vars(self.line).items()}
         for name in ("k", "b"):
-            value = np.asarray(getattr(self.line, name), np.int64)
-            if np.any(value != saturate(value, 16)):
+            if np.any(line[name] != saturate(line[name], 16)):
                 found.append(f"{name} of a line outside int16")
+        shifts = np.concatenate([line["add_lsh"], line["sum_rsh"]])
+        if np.any((shifts < 0) | (shifts > 31)):
+            found.append("shift of a line outside 0..31")
+        elif np.any(np.abs(line["k"]) * 2**15 + (np.abs(line["b"]) << line["add_lsh"]) >= 2**31):
+            found.append("k * x + (b << add_lsh) of a line beyond 32 bits")
+        if np.any(np.diff(line["max"][:-1]) < 0):
+            found.append("max of the lines does not ascend")
         if np.any(np.abs(np.diff(np.asarray(self.tables, np.int64), axis=1)) >= 2**15):
             found.append("neighbouring table entries 2**15 or more apart")
         return found

@@ -116,6 +116,7 @@ class MaxPool2d(_Window):
     """Largest value of a window (15); padding is -128."""
 
     name: ClassVar[str] = "max_pool2d"
+    keeps_scale: ClassVar[bool] = True
 
     def run(self, row: MarchRow, *inputs: IntArray) -> IntArray:
         """Take the maximum over the window's positions."""

@@ -47,6 +47,7 @@ class ResizeBilinear(Kernel):
     """
 
     name: ClassVar[str] = "resize_bilinear"
+    keeps_scale: ClassVar[bool] = True
 
     size: tuple[int, ...]
     """Output height and width."""
@@ -97,6 +98,7 @@ class ResizeNearest(Kernel):
     """Nearest resize: output position j takes input ``floor(j * in / out)``, torch's rule, in exact integers."""
 
     name: ClassVar[str] = "resize_nearest"
+    keeps_scale: ClassVar[bool] = True
 
     size: tuple[int, ...]
 

@@ -18,7 +18,7 @@ from ..march import MarchRow
 from ..ops.concat import Concat
 from ..ops.conv import Conv2d, Conv3d
 from ..ops.conv_transpose import ConvTranspose2d
-from ..ops.elementwise import Add, AddScaled, Mul, Relu, Rescale
+from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
 from ..ops.layout import Pad, Reshape, Slice, Transpose
 from ..ops.linear import Linear, Matmul
 from ..ops.lut import Lut8, Lut16, SegmentLine, lut16
@@ -167,6 +167,7 @@ RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     MaxPool2d: _max_pool,
     Mul: _mul,
     Pad: _pad,
+    Reinterpret: lambda kernel, row, x: x,
     Relu: lambda kernel, row, x: x.clamp(min=0),
     Rescale: _rescale,
     Reshape: lambda kernel, row, x: x.reshape(kernel.shape),

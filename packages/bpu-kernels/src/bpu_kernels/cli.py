@@ -1,0 +1,163 @@
+"""The command line: run, show and check Program files, and check golden data.
+
+Exit codes: 0, all is well; 1, a check failed; 2, the command or its input cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from . import golden
+from .errors import ArgumentError, BpuKernelsError, SelfTestError
+from .kernel import IntArray
+from .program import Program, ProgramInput
+from .program_file import load
+from .program_json import program_to_json
+from .run import BACKENDS, run
+from .show import show
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code. Wrong usage leaves by ``SystemExit(2)``, as argparse has it."""
+    given = _parser().parse_args(arguments)
+    try:
+        code: int = given.command(given)
+        return code
+    except SelfTestError as error:
+        return _fail(error, 1)
+    except (BpuKernelsError, OSError) as error:
+        return _fail(error, 2)
+
+
+def _fail(error: Exception, code: int) -> int:
+    """Say what is wrong on one line, without what a terminal would take for commands."""
+    text = "; ".join(line.strip() for line in str(error).splitlines())
+    print(f"error: {''.join(c if c.isprintable() else '?' for c in text)}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bpu-kernels", description="Run, show and check Program files of the BPU.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("run", help="run a Program on integers and print or write its outputs")
+    command.add_argument("file", type=Path, help="Program file")
+    command.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        metavar="[NAME=]PATH",
+        help="a .npy of integers, or raw bytes: NHWC integers, or NV12 for a camera input; once per input",
+    )
+    command.add_argument("--output", type=Path, metavar="DIR", help="write every output as DIR/NAME.npy")
+    command.add_argument("--keep", nargs="+", default=[], metavar="NAME", help="nodes whose outputs to give as well")
+    command.add_argument("--backend", choices=sorted(BACKENDS), default="numpy")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(command=_run)
+
+    command = commands.add_parser("show", help="print a Program as a table")
+    command.add_argument("file", type=Path, help="Program file")
+    command.add_argument("--json", action="store_true", help="print the graph as JSON, without the arrays")
+    command.set_defaults(command=_show)
+
+    command = commands.add_parser("check", help="check a Program file, and run the self-test that it carries")
+    command.add_argument("file", type=Path, help="Program file")
+    command.add_argument("--backend", choices=sorted(BACKENDS), default="numpy")
+    command.set_defaults(command=_check)
+
+    command = commands.add_parser("golden", help="check golden data of the vendor's simulator")
+    command.add_argument("directory", type=Path)
+    command.set_defaults(command=_golden)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    program = load(given.file)
+    outputs = run(program, _read_inputs(program, given.input), keep=given.keep, backend=given.backend)
+    paths = {} if given.output is None else _write_outputs(given.output, outputs)
+    described = {name: _describe(value, paths.get(name)) for name, value in outputs.items()}
+    if given.json:
+        values = {} if paths else {name: {"values": value.tolist()} for name, value in outputs.items()}
+        print(json.dumps({name: entry | values.get(name, {}) for name, entry in described.items()}))
+    else:
+        for name, entry in described.items():
+            where = f" -> {entry['file']}" if "file" in entry else ""
+            print(f"{name}  {entry['dtype']}{entry['shape']} {entry['min']}..{entry['max']}{where}")
+    return 0
+
+
+def _read_inputs(program: Program, given: Sequence[str]) -> dict[str, np.ndarray]:
+    declared = {each.name: each for each in program.inputs}
+    found: dict[str, np.ndarray] = {}
+    for text in given:
+        before, equals, after = text.partition("=")
+        if not equals and len(declared) != 1:
+            raise ArgumentError(f"this Program has the inputs {', '.join(declared)}; write --input NAME={text}")
+        name, path = (before, after) if equals else (next(iter(declared)), text)
+        if name not in declared or name in found:
+            raise ArgumentError(f"--input {text}: expected each of {', '.join(declared)} once")
+        found[name] = _read_array(Path(path), declared[name])
+    return found
+
+
+def _read_array(path: Path, each: ProgramInput) -> np.ndarray:
+    """Read a .npy, or raw bytes: NV12 of a camera input, otherwise little-endian integers in the input's shape."""
+    if path.suffix == ".npy":
+        try:
+            array: np.ndarray = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ArgumentError(f"{path} is no .npy file of numbers: {error}") from error
+        return array
+    data = path.read_bytes()
+    if each.source != "ddr":
+        return np.frombuffer(data, np.uint8)
+    dtype = each.spec.dtype.numpy.newbyteorder("<")
+    if len(data) != dtype.itemsize * int(np.prod(each.spec.shape)):
+        raise ArgumentError(f"{path} has {len(data)} bytes, which are not {each.spec}")
+    return np.frombuffer(data, dtype).reshape(each.spec.shape)
+
+
+def _write_outputs(folder: Path, outputs: Mapping[str, IntArray]) -> dict[str, Path]:
+    """Write outputs; letters of a name that mean something in a path are percent-encoded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{quote(name, safe=' ')}.npy" for name in outputs}
+    for name, value in outputs.items():
+        np.save(paths[name], value, allow_pickle=False)
+    return paths
+
+
+def _describe(value: IntArray, path: Path | None) -> dict[str, Any]:
+    entry = {"dtype": str(value.dtype), "shape": list(value.shape), "min": int(value.min()), "max": int(value.max())}
+    return entry if path is None else entry | {"file": str(path)}
+
+
+def _show(given: argparse.Namespace) -> int:
+    program = load(given.file)
+    print(json.dumps(program_to_json(program), indent=2) if given.json else show(program))
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    program = load(given.file)
+    if program.self_test is None:
+        print(f"{given.file}: valid for {program.march}, {len(program.nodes)} nodes; it carries no self-test")
+        return 0
+    program.check_self_test(given.backend)
+    print(f"{given.file}: valid for {program.march}, {len(program.nodes)} nodes; self-test equal on {given.backend}")
+    return 0
+
+
+def _golden(given: argparse.Namespace) -> int:
+    outcomes = list(golden.check_directory(given.directory))
+    print(golden.report(outcomes))
+    return int(any(outcome.differing for outcome in outcomes))

@@ -1,0 +1,171 @@
+"""Program: a quantized network as plain data, a flat list of integer operators that every backend reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from . import check
+from .difference import describe_difference
+from .errors import ArgumentError, Problem, SelfTestError
+from .fields import leaves
+from .kernel import IntArray, Kernel, TensorSpec
+from .march import March, MarchRow, march_row
+from .run import run, stored_inputs
+
+__all__ = ["Cost", "Node", "Program", "ProgramInput", "ProgramOutput", "SelfTest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramInput:
+    """A tensor that comes from outside; its name is the tensor's name."""
+
+    name: str
+    spec: TensorSpec
+    """Feature maps are NHWC."""
+    scale: tuple[float, ...]
+    """Real value of one integer step; one, or one per channel (last axis)."""
+    source: str = "ddr"
+    """``"ddr"``: integers in memory; ``"pyramid"``, ``"resizer"``: a camera image, seen as centred YUV444 (30)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """An operator applied to tensors."""
+
+    name: str
+    """Path of the module that it came from; unique in its Program."""
+    kernel: Kernel
+    inputs: tuple[str, ...]
+    """Names of tensors: of inputs, or outputs of earlier nodes."""
+    output: str
+    """Name of the tensor that it makes; ``ProgramBuilder`` calls it after the node."""
+    scale: tuple[float, ...]
+    """Real value of one integer step of the output; one, or one per channel (last axis)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramOutput:
+    """A tensor that is handed out, under a name of its own."""
+
+    name: str
+    tensor: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SelfTest:
+    """Inputs, and the integers that every backend, and the board, must give for them."""
+
+    inputs: Mapping[str, np.ndarray]
+    """By input name, each in a form that ``run`` takes."""
+    outputs: Mapping[str, IntArray]
+    """By output name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a node, or a whole Program, takes."""
+
+    macs: int
+    """Multiply-accumulate operations."""
+    parameter_bytes: int
+    """Weights, biases, tables, multipliers as stored."""
+    output_bytes: int
+    """Activations that are written."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
+    """A quantized network for one march; every instance is valid when made.
+
+    Raises:
+        InvalidProgramError: it is not well formed; ``problems`` lists every place and reason.
+        UnsupportedError: it is well formed, but the march cannot run it.
+    """
+
+    march: March
+    inputs: tuple[ProgramInput, ...]
+    nodes: tuple[Node, ...]
+    """In an order in which every node comes after those that it reads."""
+    outputs: tuple[ProgramOutput, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Free text, such as where the weights came from."""
+    self_test: SelfTest | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "march", March(self.march))
+        self.validate()
+
+    def validate(self) -> None:
+        """Check everything again, as after a change to an array of a kernel; raises as the constructor does."""
+        check.validate(self)
+
+    @property
+    def row(self) -> MarchRow:
+        """What the march can do."""
+        return march_row(self.march)
+
+    @cached_property
+    def specs(self) -> dict[str, TensorSpec]:
+        """Shape and type of every tensor by name, in the order in which they come to be."""
+        found = {each.name: each.spec for each in self.inputs}
+        for node in self.nodes:
+            found[node.output] = node.kernel.infer(*(found[name] for name in node.inputs))
+        return found
+
+    @cached_property
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """Scale of every tensor by name."""
+        return {each.name: each.scale for each in self.inputs} | {node.output: node.scale for node in self.nodes}
+
+    @cached_property
+    def costs(self) -> dict[str, Cost]:
+        """What every node takes, by its name."""
+        return {
+            node.name: Cost(
+                macs=node.kernel.macs(*(self.specs[name] for name in node.inputs)),
+                parameter_bytes=sum(leaf.value.nbytes for leaf in leaves(node.kernel) if leaf.is_array),
+                output_bytes=_bytes(self.specs[node.output]),
+            )
+            for node in self.nodes
+        }
+
+    @property
+    def cost(self) -> Cost:
+        """What the whole takes."""
+        parts = self.costs.values()
+        return Cost(
+            macs=sum(part.macs for part in parts),
+            parameter_bytes=sum(part.parameter_bytes for part in parts),
+            output_bytes=sum(part.output_bytes for part in parts),
+        )
+
+    def with_self_test(self, inputs: Mapping[str, np.ndarray] | np.ndarray) -> Program:
+        """Return this Program with a self-test: these inputs and what the reference gives for them."""
+        test = SelfTest(inputs=stored_inputs(self, inputs), outputs=run(self, inputs))
+        return replace(self, self_test=test)
+
+    def check_self_test(self, backend: str = "numpy") -> None:
+        """Run the self-test.
+
+        Raises:
+            ArgumentError: there is none.
+            SelfTestError: an output differs; the message says where.
+        """
+        if self.self_test is None:
+            raise ArgumentError("the Program carries no self-test; add one by program.with_self_test(inputs)")
+        got = run(self, self.self_test.inputs, backend=backend)
+        differences = {
+            name: describe_difference(got[name], expected) for name, expected in self.self_test.outputs.items()
+        }
+        if any(differences.values()):
+            problems = [Problem(name, (difference,)) for name, difference in differences.items() if difference]
+            raise SelfTestError(f"backend {backend} fails the self-test:", problems)
+
+
+def _bytes(spec: TensorSpec) -> int:
+    return prod(spec.shape) * spec.dtype.bits // 8

@@ -1,0 +1,196 @@
+"""CASES: for every operator a generator of random valid kernels and inputs, for tests of backends and bridges.
+
+Shapes are small, parameters cover what ``Kernel.problems`` allows on the march: types, strides, groups, broadcasting,
+residuals, per-tensor and per-channel multipliers, extremes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..dtypes import QuantDType, qint8, qint16
+from ..errors import ArgumentError
+from ..fixed_point import Multiplier
+from ..kernel import IntArray
+from ..march import Limit, March, MarchRow, march_row
+from ..multiplier import ResidualScale
+from ..ops.concat import Concat
+from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from ..ops.layout import Pad, Reshape, Slice, Transpose
+from ..ops.lut import Lut8
+from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from ..ops.reduce import Sum
+from ..ops.resize import ResizeBilinear, ResizeNearest
+from . import weighted
+from .integers import random_integers
+from .parameters import coin, random_entries, random_lengths, random_lut16, random_multiplier, random_within
+from .weighted import Case, Rng
+
+__all__ = ["CASES", "Case", "random_case"]
+
+
+def random_case(name: str, march: March | str, rng: np.random.Generator) -> Case:
+    """Return a random kernel of an operator that the march can run, and inputs for it.
+
+    Raises:
+        ArgumentError: the operator is unknown, or the march lacks it.
+    """
+    row = march_row(march)
+    if name not in CASES or name in row.refused_kernels:
+        possible = ", ".join(each for each in CASES if each not in row.refused_kernels)
+        raise ArgumentError(f"no cases of {name!r} for {row.march}; there are cases of {possible}")
+    return CASES[name](rng, row)
+
+
+def _feature_map(rng: Rng, dtype: QuantDType = qint8, *, side: int = 9) -> IntArray:
+    """Return one or two NHWC maps of at most so many rows and columns."""
+    (batch,), (channels,) = random_lengths(rng, 1, 1, 2), random_lengths(rng, 1, 1, 7)
+    return random_integers(rng, (batch, *random_lengths(rng, 2, 2, side), channels), dtype)
+
+
+def _pair(rng: Rng, row: MarchRow) -> tuple[IntArray, IntArray, QuantDType]:
+    """Return two operands of an elementwise operator and the type of its output."""
+    types = [(qint8, qint8)] + [(qint16, qint16), (qint8, qint16)] * (qint16 in row.activations)
+    first, second = types[rng.integers(len(types))]
+    x = _feature_map(rng, first)
+    shape = x.shape
+    if row.rounds and coin(rng):
+        shape = (shape[0], *(n if coin(rng) else 1 for n in shape[1:]))
+    return x, random_integers(rng, shape, second), second
+
+
+def _add(rng: Rng, row: MarchRow) -> Case:
+    x, y, out = _pair(rng, row)
+    left = random_within(rng, row.input_left_shift)
+    shift = random_within(rng, row.sumin_left_shift)
+    if x.dtype == y.dtype == np.int16:
+        shift = np.clip(shift, left - 15, left).astype(np.int32)
+    residual = ResidualScale(sumin_scale=random_within(rng, row.add_sumin_scale), sumin_left_shift=shift)
+    bound = (1 << (8 * x.dtype.itemsize - 1 + int(left[0]))) + (abs(int(residual.sumin_scale[0])) << 7)
+    by = random_multiplier(rng, row, bound, out=out)
+    return Add(input_left_shift=left, residual=residual, multiplier=by, out_dtype=out), (x, y)
+
+
+def _add_scaled(rng: Rng, row: MarchRow) -> Case:
+    x, y, _ = _pair(rng, row)
+    first, second = random_within(rng, row.input_scale), random_within(rng, row.add_sumin_scale)
+    by = random_multiplier(rng, row, 128 * int(first[0] + second[0]))
+    return AddScaled(input_scale=first, sumin_scale=second, multiplier=by), (x, y)
+
+
+def _mul(rng: Rng, row: MarchRow) -> Case:
+    x, y, out = _pair(rng, row)
+    bound = 1 << (8 * (x.dtype.itemsize + y.dtype.itemsize) - 2)
+    return Mul(multiplier=random_multiplier(rng, row, bound, out=out), out_dtype=out), (x, y)
+
+
+def _rescale(rng: Rng, row: MarchRow) -> Case:
+    given, out = (row.activations[i] for i in rng.integers(len(row.activations), size=2))
+    drawn = random_multiplier(rng, row, -given.min, out=out)
+    by = Multiplier(
+        accu_right_shift=np.zeros_like(drawn.accu_right_shift),
+        output_scale=drawn.output_scale,
+        output_right_shift=drawn.output_right_shift,
+    )
+    return Rescale(multiplier=by, out_dtype=out), (_feature_map(rng, given),)
+
+
+def _window(rng: Rng, x: IntArray, kernels: Limit, strides: Limit) -> dict[str, tuple[int, ...] | bool]:
+    kernel = tuple(int(rng.integers(1, min(n, kernels.allowed[-1], 5), endpoint=True)) for n in x.shape[1:3])
+    pad = tuple(int(rng.integers(0, k // 2, endpoint=True)) for k in kernel)
+    return {"kernel": kernel, "stride": random_entries(rng, strides, 2, 3), "pad": pad, "ceil_mode": coin(rng)}
+
+
+def _avg_pool2d(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng)
+    window = _window(rng, x, row.avg_pool_kernel, row.pool_stride)
+    by = random_multiplier(rng, row, 128 * int(np.prod(window["kernel"])))
+    return AvgPool2d(multiplier=by, **window), (x,)  # type: ignore[arg-type]
+
+
+def _max_pool2d(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng)
+    return MaxPool2d(**_window(rng, x, row.max_pool_kernel, row.pool_stride)), (x,)  # type: ignore[arg-type]
+
+
+def _global_avg_pool2d(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng, side=14)
+    by = random_multiplier(rng, row, 128 * x.shape[1] * x.shape[2], right_shift=row.global_pool_right_shift)
+    return GlobalAvgPool2d(multiplier=by), (x,)
+
+
+def _sum(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng)
+    axis = int(rng.integers(1, 4))
+    return Sum(axis=axis, multiplier=random_multiplier(rng, row, 128 * x.shape[axis])), (x,)
+
+
+def _concat(rng: Rng, row: MarchRow) -> Case:
+    first = _feature_map(rng, row.activations[rng.integers(len(row.activations))])
+    axis = int(rng.integers(1, 4))
+    shapes = [
+        (*first.shape[:axis], n, *first.shape[axis + 1 :]) for n in random_lengths(rng, int(rng.integers(0, 3)), 1, 5)
+    ]
+    return Concat(axis=axis), (first, *(random_integers(rng, shape, first.dtype) for shape in shapes))
+
+
+def _resize_bilinear(rng: Rng, row: MarchRow) -> Case:
+    legacy, precision = row.resize_modes[rng.integers(len(row.resize_modes))]
+    align = str(rng.choice(["center", "origin"]))
+    return ResizeBilinear(size=random_lengths(rng, 2, 1, 20), align=align, precision=precision, legacy=legacy), (
+        _feature_map(rng),
+    )
+
+
+def _pad(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng, row.activations[rng.integers(len(row.activations))])
+    before, after = ((0, *random_lengths(rng, 3, 0, 2)) for _ in range(2))
+    mode = str(rng.choice(["constant", "edge"]))
+    return Pad(before=before, after=after, value=int(rng.integers(-128, 128)), mode=mode), (x,)
+
+
+def _slice(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng)
+    start = tuple(int(rng.integers(0, n)) for n in x.shape)
+    stop = tuple(int(rng.integers(a + 1, n, endpoint=True)) for a, n in zip(start, x.shape, strict=True))
+    return Slice(start=start, stop=stop, step=random_lengths(rng, 4, 1, 3)), (x,)
+
+
+def _transpose(rng: Rng, row: MarchRow) -> Case:
+    return Transpose(axes=(0, *(int(axis) for axis in 1 + rng.permutation(3)))), (_feature_map(rng),)
+
+
+def _reshape(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng)
+    return Reshape(shape=(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])), (x,)
+
+
+CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
+    "add": _add,
+    "add_scaled": _add_scaled,
+    "avg_pool2d": _avg_pool2d,
+    "concat": _concat,
+    "conv2d": weighted.conv2d,
+    "conv3d": weighted.conv3d,
+    "conv_transpose2d": weighted.conv_transpose2d,
+    "global_avg_pool2d": _global_avg_pool2d,
+    "linear": weighted.linear,
+    "lut8": lambda rng, row: (Lut8(table=random_integers(rng, (256,))), (_feature_map(rng),)),
+    "lut16": lambda rng, row: (random_lut16(rng), (_feature_map(rng, qint16, side=20),)),
+    "matmul": weighted.matmul,
+    "max_pool2d": _max_pool2d,
+    "mul": _mul,
+    "pad": _pad,
+    "reinterpret": lambda rng, row: (Reinterpret(), (_feature_map(rng),)),
+    "relu": lambda rng, row: (Relu(), (_feature_map(rng),)),
+    "rescale": _rescale,
+    "reshape": _reshape,
+    "resize_bilinear": _resize_bilinear,
+    "resize_nearest": lambda rng, row: (ResizeNearest(size=random_lengths(rng, 2, 1, 20)), (_feature_map(rng),)),
+    "slice": _slice,
+    "sum": _sum,
+    "transpose": _transpose,
+}
+"""Operator name of ``bpu_kernels.table.KERNELS`` -> generator of (kernel, inputs)."""

@@ -1,0 +1,176 @@
+"""Float modules for functions that torch.nn has no module for; a traced function becomes one of them.
+
+They are leaves of the tracer and hold no parameters. What is known when the model is traced is given to the
+constructor; what is computed at run time (a size taken from another tensor) is given to the call, and wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .leaf import register_leaf_module
+
+
+@register_leaf_module
+class Interpolate(nn.Module):
+    """Resize, as torch.nn.functional.interpolate.
+
+    Args:
+        scale_factor: Output size divided by input size, one number or one per spatial dimension.
+        size: Output size, one number or one per spatial dimension; instead of scale_factor.
+        mode: "nearest", "bilinear" or any other mode of torch.
+        align_corners: As in torch.
+        recompute_scale_factor: As in torch.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale_factor: float | Sequence[float] | None = None,
+        size: int | Sequence[int] | None = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale_factor = scale_factor
+        self.size = size
+        self.mode = mode
+        self.align_corners = align_corners
+        self.recompute_scale_factor = recompute_scale_factor
+
+    def forward(
+        self,
+        x: Tensor,
+        size: int | Sequence[int] | None = None,
+        scale_factor: float | Sequence[float] | None = None,
+    ) -> Tensor:
+        """Return x of shape (N, C, ...) resized in its spatial dimensions."""
+        return F.interpolate(
+            x,
+            size=self.size if size is None else size,
+            scale_factor=self.scale_factor if scale_factor is None else scale_factor,
+            mode=self.mode,
+            align_corners=self.align_corners,
+            recompute_scale_factor=self.recompute_scale_factor,
+        )
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        shown = ("scale_factor", "size", "mode", "align_corners", "recompute_scale_factor")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown if getattr(self, name) is not None)
+
+
+@register_leaf_module
+class Pad(nn.Module):
+    """Pad, as torch.nn.functional.pad.
+
+    Args:
+        pad: Two numbers per dimension, last dimension first; None if only the call gives it.
+        mode: "constant", "reflect", "replicate" or "circular".
+        value: Fill value of mode "constant"; None means 0.
+    """
+
+    def __init__(self, pad: Sequence[int] | None = None, mode: str = "constant", value: float | None = None) -> None:
+        super().__init__()
+        self.pad = pad
+        self.mode = mode
+        self.value = value
+
+    def forward(self, x: Tensor, pad: Sequence[int] | None = None) -> Tensor:
+        """Return x with its last dimensions padded."""
+        return F.pad(x, self.pad if pad is None else pad, self.mode, self.value)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"pad={self.pad}, mode={self.mode!r}, value={self.value}"
+
+
+@register_leaf_module
+class Clamp(nn.Module):
+    """Limit every element to [min, max], as torch.clamp; a bound is a number, a tensor (at the call only) or None."""
+
+    def __init__(self, min: float | None = None, max: float | None = None) -> None:
+        super().__init__()
+        self.min = min
+        self.max = max
+
+    def forward(self, x: Tensor, min: Tensor | float | None = None, max: Tensor | float | None = None) -> Tensor:
+        """Return x limited elementwise."""
+        lower: Any = self.min if min is None else min
+        upper: Any = self.max if max is None else max
+        return torch.clamp(x, lower, upper)
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"min={self.min}, max={self.max}"
+
+
+@register_leaf_module
+class Pow(nn.Module):
+    """Raise every element to a fixed power, as torch.pow."""
+
+    def __init__(self, exponent: float) -> None:
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x ** exponent."""
+        return torch.pow(x, self.exponent)
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"exponent={self.exponent}"
+
+
+@register_leaf_module
+class Div(nn.Module):
+    """Divide one tensor by another, as torch.div without rounding."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x / y."""
+        return torch.div(x, y)
+
+
+class Unary(nn.Module):
+    """Apply one function to every element; `Exp`, `Sqrt` and the others below differ only in `function`."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the function of every element."""
+        return type(self).function(x)
+
+
+def _unary(name: str, function: Callable[[Tensor], Tensor], formula: str) -> type[Unary]:
+    attributes = {
+        "__doc__": f"Return {formula} of every element x.",
+        "__module__": __name__,
+        "function": staticmethod(function),
+    }
+    return register_leaf_module(type(name, (Unary,), attributes))
+
+
+Acos = _unary("Acos", torch.acos, "arccos(x)")
+Acosh = _unary("Acosh", torch.acosh, "arcosh(x)")
+Asin = _unary("Asin", torch.asin, "arcsin(x)")
+Asinh = _unary("Asinh", torch.asinh, "arsinh(x)")
+Atan = _unary("Atan", torch.atan, "arctan(x)")
+Atanh = _unary("Atanh", torch.atanh, "artanh(x)")
+Ceil = _unary("Ceil", torch.ceil, "the smallest integer >= x")
+Cos = _unary("Cos", torch.cos, "cos(x)")
+Cosh = _unary("Cosh", torch.cosh, "cosh(x)")
+Erf = _unary("Erf", torch.erf, "the error function erf(x)")
+Exp = _unary("Exp", torch.exp, "exp(x)")
+Floor = _unary("Floor", torch.floor, "the largest integer <= x")
+HardLog = _unary("HardLog", torch.log, "the natural logarithm log(x)")
+Reciprocal = _unary("Reciprocal", torch.reciprocal, "1 / x")
+Sin = _unary("Sin", torch.sin, "sin(x)")
+Sinh = _unary("Sinh", torch.sinh, "sinh(x)")
+Sqrt = _unary("Sqrt", torch.sqrt, "the square root of x")
+Tan = _unary("Tan", torch.tan, "tan(x)")

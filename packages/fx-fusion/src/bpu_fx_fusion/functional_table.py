@@ -1,0 +1,225 @@
+"""The table of functions that become modules: what the user writes, and what takes its place."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import float_modules as fm
+
+
+def inverse(number: float) -> float:
+    """Return 1 / number; a division by a number becomes a multiplication with this."""
+    return 1 / number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One module of a chain that computes an operator between a tensor and a number."""
+
+    to: str | type[nn.Module]
+    """A method of FloatFunctional that takes the tensor and a number, or a module that takes the tensor."""
+
+    number: Callable[[float], float] | float | None = None
+    """The number for the method: a constant, computed from the operator's number, or that number itself if None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binary:
+    """An operator between two tensors, or between a tensor and a number."""
+
+    op: str
+    """Name used for the generated module, unless it is a step's method."""
+
+    tensors: str | type[nn.Module]
+    """For two tensors: a method of FloatFunctional, or a module."""
+
+    number_right: tuple[Step, ...] = ()
+    """For `tensor op number`; empty if that stays a function."""
+
+    number_left: tuple[Step, ...] = ()
+    """For `number op tensor`; empty if that stays a function."""
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments, and the only value for which the replacement is right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A function that becomes a method of FloatFunctional with the same arguments."""
+
+    op: str
+    parameters: tuple[str, ...]
+    required: str | None = None
+    """An argument without which the call stays a function."""
+
+    appended: tuple[float, ...] = ()
+    """Arguments that the function implies."""
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleForm:
+    """A function that becomes a module; its arguments after the first go to the constructor under the same name."""
+
+    op: str
+    module: type[nn.Module]
+    parameters: tuple[str, ...] = ()
+    """Names of the arguments after the first, in order. Those of the constructor, unless listed otherwise below."""
+
+    at_call: tuple[str, ...] = ()
+    """Arguments that may be computed at run time; then the module's call receives them."""
+
+    training_flag: str | None = None
+    """The argument that says whether the model is being trained, which the module knows by itself."""
+
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Constructor arguments that the function implies."""
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+Recipe = Binary | Method | ModuleForm
+
+_NO_DTYPE = {"dtype": None, "out": None}
+_SIGN = Step(to="mul_scalar", number=-1)
+_POOL = ("kernel_size", "stride", "padding")
+_REDUCTION = ("input", "dim", "keepdim")
+
+
+def _elementwise(*names: str) -> tuple[Callable[..., Any], ...]:
+    """Return the forms `torch.f`, `Tensor.f`, `torch.f_` and `Tensor.f_` of functions, as far as they exist."""
+    homes = [(home, name + suffix) for name in names for home in (torch, Tensor) for suffix in ("", "_")]
+    return tuple(getattr(home, name) for home, name in homes if hasattr(home, name))
+
+
+_ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
+    (operator.add, operator.iadd, *_elementwise("add")): Binary(
+        op="add",
+        tensors="add",
+        number_right=(Step(to="add_scalar"),),
+        number_left=(Step(to="add_scalar"),),
+        fixed={"alpha": 1, "out": None},
+    ),
+    (operator.sub, operator.isub, *_elementwise("sub", "subtract")): Binary(
+        op="sub",
+        tensors="sub",
+        number_right=(Step(to="add_scalar", number=operator.neg),),
+        number_left=(_SIGN, Step(to="add_scalar")),
+        fixed={"alpha": 1, "out": None},
+    ),
+    (operator.mul, operator.imul, *_elementwise("mul", "multiply")): Binary(
+        op="mul",
+        tensors="mul",
+        number_right=(Step(to="mul_scalar"),),
+        number_left=(Step(to="mul_scalar"),),
+        fixed={"out": None},
+    ),
+    (operator.truediv, operator.itruediv, *_elementwise("div", "divide", "true_divide")): Binary(
+        op="div",
+        tensors=fm.Div,
+        number_right=(Step(to="mul_scalar", number=inverse),),
+        number_left=(Step(to=fm.Reciprocal), Step(to="mul_scalar")),
+        fixed={"rounding_mode": None, "out": None},
+    ),
+    (operator.matmul, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm): Binary(
+        op="matmul", tensors="matmul", fixed={"out": None}
+    ),
+    (torch.maximum, Tensor.maximum): Binary(op="maximum", tensors="maximum", fixed={"out": None}),
+    (torch.minimum, Tensor.minimum): Binary(op="minimum", tensors="minimum", fixed={"out": None}),
+    (torch.cat, torch.concat, torch.concatenate): Method(op="cat", parameters=("tensors", "dim"), fixed={"out": None}),
+    (torch.sum, Tensor.sum): Method(op="sum", parameters=_REDUCTION, required="dim", fixed=_NO_DTYPE),
+    (torch.mean, Tensor.mean): Method(op="mean", parameters=_REDUCTION, required="dim", fixed=_NO_DTYPE),
+    (operator.neg, *_elementwise("neg", "negative")): Method(
+        op="mul_scalar", parameters=("input",), appended=(-1,), fixed={"out": None}
+    ),
+    (F.relu, *_elementwise("relu")): ModuleForm(op="relu", module=nn.ReLU, parameters=("inplace",)),
+    (F.relu6,): ModuleForm(op="relu6", module=nn.ReLU6, parameters=("inplace",)),
+    (F.sigmoid, *_elementwise("sigmoid")): ModuleForm(op="sigmoid", module=nn.Sigmoid),
+    (F.tanh, *_elementwise("tanh")): ModuleForm(op="tanh", module=nn.Tanh),
+    (F.silu,): ModuleForm(op="silu", module=nn.SiLU, parameters=("inplace",)),
+    (F.gelu,): ModuleForm(op="gelu", module=nn.GELU, parameters=("approximate",)),
+    (F.hardswish,): ModuleForm(op="hardswish", module=nn.Hardswish, parameters=("inplace",)),
+    (F.hardsigmoid,): ModuleForm(op="hardsigmoid", module=nn.Hardsigmoid, parameters=("inplace",)),
+    (F.leaky_relu,): ModuleForm(op="leaky_relu", module=nn.LeakyReLU, parameters=("negative_slope", "inplace")),
+    (F.elu,): ModuleForm(op="elu", module=nn.ELU, parameters=("alpha", "inplace")),
+    (F.selu, torch.selu): ModuleForm(op="selu", module=nn.SELU, parameters=("inplace",)),
+    (F.softplus,): ModuleForm(op="softplus", module=nn.Softplus, parameters=("beta", "threshold")),
+    (F.hardtanh,): ModuleForm(op="hardtanh", module=nn.Hardtanh, parameters=("min_val", "max_val", "inplace")),
+    (F.softmax,): ModuleForm(
+        op="softmax", module=nn.Softmax, parameters=("dim",), fixed={"_stacklevel": 3, "dtype": None}
+    ),
+    (torch.softmax, Tensor.softmax): ModuleForm(op="softmax", module=nn.Softmax, parameters=("dim",), fixed=_NO_DTYPE),
+    (*_elementwise("clamp", "clip"),): ModuleForm(
+        op="clamp", module=fm.Clamp, parameters=("min", "max"), at_call=("min", "max"), fixed={"out": None}
+    ),
+    (F.dropout,): ModuleForm(
+        op="dropout", module=nn.Dropout, parameters=("p", "training", "inplace"), training_flag="training"
+    ),
+    (F.dropout2d,): ModuleForm(
+        op="dropout2d", module=nn.Dropout2d, parameters=("p", "training", "inplace"), training_flag="training"
+    ),
+    (F.max_pool2d,): ModuleForm(
+        op="max_pool2d",
+        module=nn.MaxPool2d,
+        parameters=(*_POOL, "dilation", "ceil_mode"),
+        fixed={"return_indices": False},
+    ),
+    (F.avg_pool2d,): ModuleForm(
+        op="avg_pool2d",
+        module=nn.AvgPool2d,
+        parameters=(*_POOL, "ceil_mode", "count_include_pad", "divisor_override"),
+    ),
+    (F.adaptive_avg_pool2d,): ModuleForm(
+        op="adaptive_avg_pool2d", module=nn.AdaptiveAvgPool2d, parameters=("output_size",)
+    ),
+    (F.interpolate,): ModuleForm(  # F.upsample and its relatives call this one
+        op="interpolate",
+        module=fm.Interpolate,
+        parameters=("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor"),
+        at_call=("size", "scale_factor"),
+        fixed={"antialias": False},
+    ),
+    (F.pad,): ModuleForm(op="pad", module=fm.Pad, parameters=("pad", "mode", "value"), at_call=("pad",)),
+    (operator.pow, operator.ipow, *_elementwise("pow")): ModuleForm(
+        op="pow", module=fm.Pow, parameters=("exponent",), fixed={"out": None}
+    ),
+    (torch.square, Tensor.square, Tensor.square_): ModuleForm(op="pow", module=fm.Pow, constants={"exponent": 2}),
+    **{
+        _elementwise(name): ModuleForm(op=name, module=module, fixed={"out": None})
+        for name, module in {
+            "acos": fm.Acos,
+            "acosh": fm.Acosh,
+            "asin": fm.Asin,
+            "asinh": fm.Asinh,
+            "atan": fm.Atan,
+            "atanh": fm.Atanh,
+            "ceil": fm.Ceil,
+            "cos": fm.Cos,
+            "cosh": fm.Cosh,
+            "erf": fm.Erf,
+            "exp": fm.Exp,
+            "floor": fm.Floor,
+            "log": fm.HardLog,
+            "reciprocal": fm.Reciprocal,
+            "sin": fm.Sin,
+            "sinh": fm.Sinh,
+            "sqrt": fm.Sqrt,
+            "tan": fm.Tan,
+        }.items()
+    },
+}
+
+RECIPES: Final[Mapping[Callable[..., Any], Recipe]] = {
+    function: recipe for functions, recipe in _ROWS.items() for function in functions
+}
+"""What becomes of each function, operator and tensor method. Functions without a row stay as they are: layout
+functions (flatten, reshape, permute, getitem, ...), and F.conv2d, F.linear, F.batch_norm, whose parameters are not a
+module's."""

@@ -1,0 +1,187 @@
+"""Replace functions and operators of a traced graph by modules, where fusion and quantization find a place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn, cast
+
+from torch import nn
+from torch.fx import Node
+
+from .float_functional import FloatFunctional
+from .functional_table import RECIPES, Binary, Method, ModuleForm, Step
+from .graph import called_function, contains_node, owner_of
+from .graph_module import GraphModuleWithAttr
+from .inplace import forward_overwritten, is_view, overwritten_input
+from .report import KeptFunction
+from .tensor_flow import non_tensors
+
+
+def functional_to_module(gm: GraphModuleWithAttr) -> tuple[KeptFunction, ...]:
+    """Replace every call that has a row in RECIPES by a module of its own, in place.
+
+    Modules are named `_generated_<op>_<n>` after their operation, with the path of the module whose forward issued
+    the call in front (`features_3_generated_add_0`), all of them children of the root; `gm.generated_modules` tells
+    which owner each belongs to. Arithmetic on sizes is left alone.
+
+    Given:  `add = x + y`
+    Result: `_generated_add_0 = self._generated_add_0;  add_1 = _generated_add_0.add(x, y)`
+
+    Returns:
+        The calls that have a row and yet stay functions, with the reason.
+    """
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    forward_overwritten(gm.graph, modules)
+    plain = non_tensors(gm.graph, modules)
+    kept: list[KeptFunction] = []
+    for node in list(gm.graph.nodes):
+        function = called_function(node, modules)
+        recipe = RECIPES.get(function) if function else None
+        if recipe is None or node in plain:
+            continue
+        try:
+            _Replacement(gm, node, modules, plain).apply(recipe)
+        except _Keep as verdict:
+            prefix = "Tensor." if node.op == "call_method" else ""
+            name = prefix + getattr(function, "__name__", repr(function))
+            kept.append(KeptFunction(node=node.name, function=name, reason=str(verdict)))
+    gm.recompile()
+    return tuple(kept)
+
+
+class _Keep(Exception):
+    """The call stays a function, for the reason given."""
+
+
+class _Replacement:
+    """The replacement of one node: binds its arguments, then adds modules and the calls of them before the node."""
+
+    def __init__(
+        self,
+        gm: GraphModuleWithAttr,
+        node: Node,
+        modules: Mapping[str, nn.Module],
+        plain: frozenset[Node],
+    ) -> None:
+        self.gm = gm
+        self.node = node
+        self.owner = owner_of(node)
+        self.owner_module = modules.get(self.owner, gm)
+        self.plain = plain
+        self.overwritten = overwritten_input(node, modules)
+
+    def apply(self, recipe: Binary | Method | ModuleForm) -> None:
+        can_overwrite = isinstance(recipe, ModuleForm) and "inplace" in recipe.parameters
+        if self.overwritten is not None and is_view(self.overwritten) and not can_overwrite:
+            self.keep("it writes into a view of another tensor")
+        with self.gm.graph.inserting_before(self.node):
+            if isinstance(recipe, Binary):
+                result = self.binary(recipe)
+            elif isinstance(recipe, Method):
+                result = self.method(recipe)
+            else:
+                result = self.module_form(recipe)
+        self.node.replace_all_uses_with(result)
+        self.gm.graph.erase_node(self.node)
+
+    def keep(self, reason: str) -> NoReturn:
+        raise _Keep(reason)
+
+    def bind(self, parameters: tuple[str, ...], fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the call's arguments by name, or keep the call if it has others than the recipe knows."""
+        if len(self.node.args) > len(parameters):
+            self.keep(f"it has more than {len(parameters)} positional arguments")
+        bound: dict[str, Any] = dict(zip(parameters, self.node.args, strict=False))
+        aliases = {"self": parameters[0], "axis": "dim"}
+        for name, value in self.node.kwargs.items():
+            name = aliases.get(name, name)
+            if name in fixed:
+                if value != fixed[name]:
+                    self.keep(f"{name}={value}")
+            elif name in parameters:
+                bound[name] = value
+            else:
+                self.keep(f"the argument {name} is not supported")
+        return bound
+
+    def binary(self, recipe: Binary) -> Node:
+        bound = self.bind(("input", "other"), recipe.fixed)
+        left, right = bound["input"], bound["other"]
+        if self.is_tensor(left) and self.is_tensor(right):
+            if isinstance(recipe.tensors, str):
+                return self.call_functional(recipe.tensors, left, right)
+            return self.call_module(recipe.op, recipe.tensors(), left, right)
+        if self.is_tensor(left):
+            tensor, number, steps = left, right, recipe.number_right
+        else:
+            tensor, number, steps = right, left, recipe.number_left
+        if not steps or not self.is_tensor(tensor) or not self.is_number(number):
+            self.keep("its operands are not two tensors")
+        if recipe.op == "div" and tensor is left and number == 0:
+            self.keep("it divides by zero")
+        for step in steps:
+            tensor = self.step(step, tensor, number)
+        return cast(Node, tensor)
+
+    def step(self, step: Step, tensor: Node, number: Any) -> Node:
+        if not isinstance(step.to, str):
+            return self.call_module(step.to.__name__.lower(), step.to(), tensor)
+        if callable(step.number):
+            is_node = isinstance(number, Node)
+            number = self.create("call_function", step.number, (number,)) if is_node else step.number(number)
+        elif step.number is not None:
+            number = step.number
+        return self.call_functional(step.to, tensor, number)
+
+    def method(self, recipe: Method) -> Node:
+        bound = self.bind(recipe.parameters, recipe.fixed)
+        if recipe.required and bound.get(recipe.required) is None:
+            self.keep(f"no {recipe.required} is given")
+        first = bound.pop(recipe.parameters[0])
+        return self.call_functional(recipe.op, first, *recipe.appended, **bound)
+
+    def module_form(self, recipe: ModuleForm) -> Node:
+        bound = self.bind(("input", *recipe.parameters), recipe.fixed)
+        first = bound.pop("input")
+        if not self.is_tensor(first):
+            self.keep("its first argument is not a tensor")
+        if self.overwritten is not None and "inplace" in recipe.parameters:
+            bound["inplace"] = True
+        if recipe.training_flag and bound.pop(recipe.training_flag, True) != self.owner_module.training:
+            self.keep("its training flag does not follow the model's")
+        computed = {name: value for name, value in bound.items() if contains_node(value)}
+        for name in computed:
+            if name not in recipe.at_call:
+                self.keep(f"{name} is computed at run time")
+            del bound[name]
+        return self.call_module(recipe.op, recipe.module(**bound, **recipe.constants), first, **computed)
+
+    def is_tensor(self, value: Any) -> bool:
+        return isinstance(value, Node) and value not in self.plain
+
+    def is_number(self, value: Any) -> bool:
+        return isinstance(value, int | float) or (isinstance(value, Node) and value in self.plain)
+
+    def call_functional(self, method: str, *args: Any, **kwargs: Any) -> Node:
+        name = self.add(method, FloatFunctional())
+        module = self.create("get_attr", name, ())
+        return self.create("call_method", method, (module, *args), kwargs)
+
+    def call_module(self, op: str, module: nn.Module, *args: Any, **kwargs: Any) -> Node:
+        return self.create("call_module", self.add(op, module), args, kwargs)
+
+    def create(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Node:
+        node = self.gm.graph.create_node(op, target, args, kwargs)
+        node.meta["owner"] = self.owner
+        return node
+
+    def add(self, op: str, module: nn.Module) -> str:
+        """Add a generated module to the root and return its name."""
+        prefix = f"{self.owner.replace('.', '_')}_generated_{op}_"
+        number = sum(generated.startswith(prefix) for generated in self.gm.generated_modules)
+        while hasattr(self.gm, f"{prefix}{number}"):
+            number += 1
+        name = f"{prefix}{number}"
+        self.gm.add_module(name, module.train(self.owner_module.training))
+        self.gm.generated_modules[name] = self.owner
+        return name

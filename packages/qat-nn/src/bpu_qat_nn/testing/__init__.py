@@ -1,0 +1,20 @@
+"""For tests of this and dependent packages: a model per operator, whole nets, and what calibrates and trains them."""
+
+from __future__ import annotations
+
+from .cases import CASES, OperatorCase
+from .nets import NETS, NetCase
+from .stages import calibrate, differing, prepared, real_inputs, train_steps, validate
+
+__all__ = [
+    "CASES",
+    "NETS",
+    "NetCase",
+    "OperatorCase",
+    "calibrate",
+    "differing",
+    "prepared",
+    "real_inputs",
+    "train_steps",
+    "validate",
+]
