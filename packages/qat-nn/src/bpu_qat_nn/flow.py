@@ -11,8 +11,7 @@ from torch import nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr
-from bpu_fx_fusion.tensor_flow import non_tensors
+from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr, non_tensors
 
 from .color import centered_yuv2bgr, centered_yuv2rgb
 from .ops import OPS
