@@ -92,9 +92,9 @@ def test_gradients_equal_those_of_ordinary_fake_quantization() -> None:
     loss: Any = torch.fake_quantize_per_tensor_affine(y, s_y, 0, -128, 127).square().sum()
     loss.backward()
 
-    # The largest weight of a channel lies half a step beyond the last integer. There torch's gradient is 0, ours passes.
+    # The largest weight of a channel lies half a step beyond the last integer: torch's gradient is 0 there, not ours.
     at_edge = (w2.detach() / s_w.reshape(-1, 1, 1, 1)).round().abs() > 127
-    pairs = ((x.grad, x2.grad), (conv.weight.grad[~at_edge], w2.grad[~at_edge]), (conv.bias.grad, b2.grad))
+    pairs: Any = ((x.grad, x2.grad), (conv.weight.grad[~at_edge], w2.grad[~at_edge]), (conv.bias.grad, b2.grad))
     for ours, reference in pairs:
         # The outputs, which the loss's gradient contains, may differ by one step (0.8 % of the largest) here and there.
         assert float((ours - reference).abs().max()) <= 0.02 * float(reference.abs().max())
@@ -106,7 +106,7 @@ def test_training_reduces_the_loss() -> None:
     calibrate(model, ((4, 4, 8, 8),))
     model.train()
     set_fake_quantize(model, FakeQuantState.QAT)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     (x,) = real_inputs(((4, 4, 8, 8),), seed=1)
     losses = []
     for _ in range(20):
