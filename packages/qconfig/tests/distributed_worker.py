@@ -74,7 +74,12 @@ def start_learning(rank: int) -> dict[str, torch.Tensor]:
 def meet_bad_batches(rank: int) -> dict[str, str]:
     """Rank 1 alone has a bad batch; every rank must be told, and none may wait for ever."""
     messages = {}
-    for name, bad in {"nan": torch.full((4, 3), torch.nan), "empty": torch.zeros(0, 3)}.items():
+    bad_batches = {
+        "nan": torch.full((4, 3), torch.nan),
+        "inf": torch.full((4, 3), torch.inf),
+        "empty": torch.zeros(0, 3),
+    }
+    for name, bad in bad_batches.items():
         observer = PercentileObserver(is_sync_quantize=True)
         try:
             observer(bad if rank == 1 else torch.ones(4, 3))

@@ -76,7 +76,12 @@ def test_ranks_train_with_equal_scales(what: str, ranks: list[dict[str, Any]]) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "own"), [("nan", r"batch 1 holds NaN or infinity (12 of 12"), ("empty", "batch 1 is empty")]
+    ("kind", "own"),
+    [
+        ("nan", "batch 1 holds NaN or infinity (12 of 12"),
+        ("inf", "batch 1 holds NaN or infinity (12 of 12"),
+        ("empty", "batch 1 is empty"),
+    ],
 )
 def test_bad_batch_of_one_rank_is_refused_on_all(kind: str, own: str, ranks: list[dict[str, Any]]) -> None:
     assert own in ranks[1]["bad"][kind]

@@ -116,7 +116,8 @@ REFUSED: dict[str, tuple[FakeQuantize, dict[str, torch.Tensor], str]] = {
         state(zero_point=torch.tensor([128])),
         r"0\.zero_point: expected 0, the checkpoint has \[128\]; the BPU is symmetric",
     ),
-    "scale 0": (FakeQuantize(), state(scale=torch.zeros(1)), r"expected a positive scale, the checkpoint has \[0\.0\]"),
+    "scale 0": (FakeQuantize(), state(scale=torch.zeros(1)), r"expected a positive finite scale, .* has \[0\.0\]"),
+    "scale nan": (FakeQuantize(), state(scale=torch.full((1,), torch.nan)), r"expected a positive finite scale, .*nan"),
     "fixed": (
         FakeQuantize(FixedScaleObserver, scale=0.5),
         state(scale=torch.tensor([0.25])),

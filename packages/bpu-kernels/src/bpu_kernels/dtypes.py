@@ -11,11 +11,11 @@ from .errors import BpuKernelsError
 __all__ = ["DTYPES", "QuantDType", "qinfo", "qint8", "qint16", "qint32", "quant_dtype"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QuantDType:
-    """A signed integer type.
+    """A signed integer type; there is one object of each.
 
-    Printed and compared by its name, so that the text ``"qint8"`` can be given wherever a type is expected.
+    Printed and compared by its name: the text ``"qint8"`` equals the type, and may be given wherever one is expected.
     """
 
     name: str
@@ -37,6 +37,12 @@ class QuantDType:
     def numpy(self) -> np.dtype[np.signedinteger]:
         """The numpy type that holds exactly this range."""
         return np.dtype(f"int{self.bits}")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or other == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return quant_dtype, (self.name,)  # copies and pickles are the same object, so `is` compares types

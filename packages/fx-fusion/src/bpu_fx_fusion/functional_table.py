@@ -86,7 +86,16 @@ class ModuleForm:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-Recipe = Binary | Method | ModuleForm
+@dataclass(frozen=True, kw_only=True)
+class LayerForm:
+    """A function that applies a layer's parameters; it becomes that layer if they are parameters of a module."""
+
+    op: str
+    layer: type[nn.Module]
+    """A key of LAYER_PARAMETERS."""
+
+
+Recipe = Binary | Method | ModuleForm | LayerForm
 
 _NO_DTYPE = {"dtype": None, "out": None}
 _SIGN = Step(to="mul_scalar", number=-1)
@@ -217,9 +226,16 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     },
 }
 
+_LAYERS: Final[dict[Callable[..., Any], Recipe]] = {
+    F.linear: LayerForm(op="linear", layer=nn.Linear),
+    F.conv2d: LayerForm(op="conv2d", layer=nn.Conv2d),
+    F.conv3d: LayerForm(op="conv3d", layer=nn.Conv3d),
+    F.conv_transpose2d: LayerForm(op="conv_transpose2d", layer=nn.ConvTranspose2d),
+}
+
 RECIPES: Final[Mapping[Callable[..., Any], Recipe]] = {
-    function: recipe for functions, recipe in _ROWS.items() for function in functions
+    **{function: recipe for functions, recipe in _ROWS.items() for function in functions},
+    **_LAYERS,
 }
 """What becomes of each function, operator and tensor method. Functions without a row stay as they are: layout
-functions (flatten, reshape, permute, getitem, ...), and F.conv2d, F.linear, F.batch_norm, whose parameters are not a
-module's."""
+functions (flatten, reshape, permute, getitem, ...), and F.batch_norm, which in training changes its buffers."""

@@ -9,7 +9,8 @@ from torch import nn
 from torch.fx import Node
 
 from .float_functional import FloatFunctional
-from .functional_table import RECIPES, Binary, Method, ModuleForm, Step
+from .functional_layer import LAYER_PARAMETERS, make_layer
+from .functional_table import RECIPES, Binary, LayerForm, Method, ModuleForm, Recipe, Step
 from .graph import called_function, contains_node, owner_of
 from .graph_module import GraphModuleWithAttr
 from .inplace import forward_overwritten, is_view, overwritten_input
@@ -70,7 +71,7 @@ class _Replacement:
         self.plain = plain
         self.overwritten = overwritten_input(node, modules)
 
-    def apply(self, recipe: Binary | Method | ModuleForm) -> None:
+    def apply(self, recipe: Recipe) -> None:
         can_overwrite = isinstance(recipe, ModuleForm) and "inplace" in recipe.parameters
         if self.overwritten is not None and is_view(self.overwritten) and not can_overwrite:
             self.keep("it writes into a view of another tensor")
@@ -79,10 +80,16 @@ class _Replacement:
                 result = self.binary(recipe)
             elif isinstance(recipe, Method):
                 result = self.method(recipe)
+            elif isinstance(recipe, LayerForm):
+                result = self.layer(recipe)
             else:
                 result = self.module_form(recipe)
         self.node.replace_all_uses_with(result)
+        reads = [source for source in self.node.all_input_nodes if source.op == "get_attr"]
         self.gm.graph.erase_node(self.node)
+        for source in reads:
+            if not source.users:
+                self.gm.graph.erase_node(source)
 
     def keep(self, reason: str) -> NoReturn:
         raise _Keep(reason)
@@ -155,6 +162,25 @@ class _Replacement:
                 self.keep(f"{name} is computed at run time")
             del bound[name]
         return self.call_module(recipe.op, recipe.module(**bound, **recipe.constants), first, **computed)
+
+    def layer(self, recipe: LayerForm) -> Node:
+        bound = self.bind(("input", *LAYER_PARAMETERS[recipe.layer]), {})
+        first, weight, bias = bound.pop("input"), bound.pop("weight", None), bound.pop("bias", None)
+        if contains_node(bound):
+            self.keep("its stride, padding, dilation or groups are computed at run time")
+        parameters = [None if each is None else self.parameter(each) for each in (weight, bias)]
+        if parameters[0] is None:
+            self.keep("no weight is given")
+        return self.call_module(recipe.op, make_layer(recipe.layer, parameters[0], parameters[1], bound), first)
+
+    def parameter(self, value: Any) -> nn.Parameter:
+        """Return the parameter that a node reads, or keep the call."""
+        found: Any = self.gm if isinstance(value, Node) and value.op == "get_attr" else None
+        for name in str(value.target).split(".") if found is not None else ():
+            found = getattr(found, name, None)
+        if not isinstance(found, nn.Parameter):
+            self.keep("its weight or bias is no parameter of a module")
+        return found
 
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, Node) and value not in self.plain

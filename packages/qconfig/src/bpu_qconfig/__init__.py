@@ -51,7 +51,7 @@ from .observers import (
     PerChannelMinMaxObserver,
 )
 from .partial import Partial
-from .qconfig import QConfig, as_qconfig
+from .qconfig import FakeQuantFactory, QConfig, as_qconfig
 from .scale import SMALLEST_SCALE, scale_from_range
 from .state import FakeQuantState, ObserverCopy, load_observer_params, set_fake_quantize
 from .validate import Problem, check_qconfig_for_march
@@ -64,6 +64,7 @@ __all__ = [
     "ClipObserver",
     "ClipStd",
     "ClipStdObserver",
+    "FakeQuantFactory",
     "FakeQuantState",
     "FakeQuantStateWarning",
     "FakeQuantize",

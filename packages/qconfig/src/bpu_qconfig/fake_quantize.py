@@ -14,22 +14,22 @@ from bpu_kernels.dtypes import QuantDType
 from .errors import InvalidQConfigError
 from .observers import MovingAverageMinMaxObserver, Observer
 from .partial import WithArgs
-from .scale import positive_scale, scale_from_range
+from .scale import positive_scale, scale_from_amplitude
 from .state_tensors import StateTensors
 from .straight_through import clipped, dequantize, passed, widened
+from .switches import Switches
 
 __all__ = ["FakeQuantize"]
 
 
-class FakeQuantize(WithArgs, StateTensors):
+class FakeQuantize(Switches, WithArgs, StateTensors):
     """Observes a tensor, and replaces it by ``clamp(round(x / scale), quant_min, quant_max) * scale``.
 
     Rounding is half to even; the zero point is 0. ``forward`` does it all; ``observe``, ``quantize`` and
     ``straight_through`` are its parts, for callers who compute the integers by another rule and need the gradient only.
 
-    ``fake_quant_enabled`` and ``observer_enabled`` are uint8 tensors of shape [1] that always stay on the CPU, so that
-    reading them never waits for a GPU. They are no buffers: a checkpoint does not change what ``set_fake_quantize``
-    chose.
+    ``fake_quant_enabled`` and ``observer_enabled`` switch the parts (``Switches``); ``set_fake_quantize`` sets them for
+    a whole model.
 
     Args:
         observer: class (or ``with_args`` of one) that finds the range.
@@ -70,8 +70,7 @@ class FakeQuantize(WithArgs, StateTensors):
         self.saturate = saturate
         self.in_place = in_place
         self.compat_mask = compat_mask
-        self.fake_quant_enabled = torch.ones(1, dtype=torch.uint8, device="cpu")
-        self.observer_enabled = torch.ones(1, dtype=torch.uint8, device="cpu")
+        self.reset_switches()
 
         scale, zero_point = self.activation_post_process.calculate_qparams()
         self.register_scale(scale)
@@ -130,7 +129,7 @@ class FakeQuantize(WithArgs, StateTensors):
         The scale changes only where the range does: with an averaging constant of 0 it stays exactly as it was
         calibrated, loaded or set.
         """
-        if self.observer_enabled:
+        if self.observer_enabled and not self.fixed:
             before = self.activation_post_process.amplitude()
             self.activation_post_process(x)
             if self.is_per_channel:
@@ -139,7 +138,7 @@ class FakeQuantize(WithArgs, StateTensors):
             self.follow_range(self.takes_range(before, after), after)
 
     def takes_range(self, before: Tensor, after: Tensor) -> Tensor:
-        """Return where the scale follows the observer; both are its largest |x|, infinity where nothing is known."""
+        """Return where the scale follows the observer; both are its largest |x|, infinite where nothing is known."""
         return after != before
 
     def follow_range(self, where: Tensor, amplitude: Tensor) -> None:
@@ -212,22 +211,6 @@ class FakeQuantize(WithArgs, StateTensors):
             self.activation_post_process.set_scale(given)
             self.store_scale(given)
 
-    def enable_fake_quant(self, enabled: bool = True) -> None:
-        """Switch fake quantization on or off."""
-        self.fake_quant_enabled.fill_(int(enabled))
-
-    def disable_fake_quant(self) -> None:
-        """Switch fake quantization off: ``forward`` returns its input."""
-        self.enable_fake_quant(False)
-
-    def enable_observer(self, enabled: bool = True) -> None:
-        """Switch observation on or off."""
-        self.observer_enabled.fill_(int(enabled))
-
-    def disable_observer(self) -> None:
-        """Switch observation off: the scale stays."""
-        self.enable_observer(False)
-
     def extra_repr(self) -> str:
         """Show the state in the documented order."""
         return (
@@ -242,9 +225,7 @@ class FakeQuantize(WithArgs, StateTensors):
         return exact and not learns and not x.requires_grad and not isinstance(x, torch.nn.Parameter)
 
     def _scale_of(self, amplitude: Tensor) -> Tensor:
-        return scale_from_range(
-            -amplitude, amplitude, self.dtype, quant_min=self.quant_min, quant_max=self.quant_max
-        ).reshape(-1)
+        return scale_from_amplitude(amplitude, self.quant_min, self.quant_max)
 
     def _range(self, scale: Tensor) -> tuple[Tensor, Tensor]:
         """The values that round into the range of the integers."""
@@ -281,8 +262,8 @@ class FakeQuantize(WithArgs, StateTensors):
         loaded = self.scale.detach()
         if self.zero_point.any():
             return f"zero_point: expected 0, the checkpoint has {self.zero_point.tolist()}; the BPU is symmetric"
-        if not bool((loaded > 0).all()):
-            return f"scale: expected a positive scale, the checkpoint has {loaded.tolist()}"
+        if not bool((torch.isfinite(loaded) & (loaded > 0)).all()):
+            return f"scale: expected a positive finite scale, the checkpoint has {loaded.tolist()}"
         if self.fixed and not torch.equal(before, loaded):
             return (
                 f"scale: fixed at {before.tolist()}, the checkpoint has {loaded.tolist()}; "

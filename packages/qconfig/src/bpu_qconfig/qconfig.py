@@ -13,7 +13,7 @@ from .errors import InvalidQConfigError
 from .fake_quantize import FakeQuantize
 from .observers import Observer
 
-__all__ = ["QConfig", "as_qconfig"]
+__all__ = ["FakeQuantFactory", "QConfig", "as_qconfig"]
 
 FakeQuantFactory = Callable[..., FakeQuantize]
 """A class derived from FakeQuantize, or what its ``with_args`` returns."""

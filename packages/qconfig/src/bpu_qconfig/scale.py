@@ -11,7 +11,7 @@ from bpu_kernels.dtypes import quant_dtype
 
 from .errors import InvalidQConfigError
 
-__all__ = ["SMALLEST_SCALE", "amplitude_from_scale", "positive_scale", "scale_from_range"]
+__all__ = ["SMALLEST_SCALE", "amplitude_from_scale", "positive_scale", "scale_from_amplitude", "scale_from_range"]
 
 SMALLEST_SCALE = 2.0**-40
 """The scale of a range of zeros, and the floor of all others.
@@ -49,14 +49,18 @@ def scale_from_range(
     limits = quant_dtype(dtype)
     low = limits.min if quant_min is None else quant_min
     high = limits.max if quant_max is None else quant_max
-    amplitude = torch.maximum(min_val.abs(), max_val.abs()).to(torch.float32)
+    return scale_from_amplitude(torch.maximum(min_val.abs(), max_val.abs()).to(torch.float32), low, high)
+
+
+def scale_from_amplitude(amplitude: Tensor, quant_min: int, quant_max: int) -> Tensor:
+    """Return ``scale_from_range(-amplitude, amplitude)``; the amplitude is float32."""
     # The divisor is a tensor because CUDA multiplies by the rounded inverse of a Python number.
-    steps = torch.full_like(amplitude, high - low)
+    steps = torch.full_like(amplitude, quant_max - quant_min)
     return (2.0 * amplitude / steps).clamp(min=SMALLEST_SCALE)
 
 
 def amplitude_from_scale(scale: Tensor, quant_min: int, quant_max: int) -> Tensor:
-    """Return the largest ``|x|`` of the symmetric range whose scale this is; the inverse of ``scale_from_range``.
+    """Return the largest ``|x|`` of the symmetric range whose scale this is; the inverse of ``scale_from_amplitude``.
 
     Two float32 roundings lie between them, so going there and back can end one unit in the last place away.
     """

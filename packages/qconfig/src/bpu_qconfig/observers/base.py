@@ -28,6 +28,9 @@ class Observer(WithArgs, StateTensors):
     is merged into ``min_val`` and ``max_val`` (``merge``). Observing needs no gradient and changes no input. Inputs are
     floating tensors of any dtype and memory format.
 
+    Inside, a range is one float32 tensor of its two *ends*, ``-min`` and ``max``, shape [2] or [2, channels]: both grow
+    outward, so one rule serves both.
+
     A batch with NaN or infinity, or without elements, leaves the statistics as they were and raises an error. On a GPU
     that costs a host synchronisation, so there it is raised only while ``strict`` is set, which ``set_fake_quantize``
     does for calibration.
@@ -115,14 +118,14 @@ class Observer(WithArgs, StateTensors):
         """Whether the current batch is to be checked only, and not taken into the statistics; here never."""
         return False
 
-    def narrow(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the range to use for a batch whose smallest and largest values are given; here all of it."""
-        return low, high
+    def narrow(self, x: Tensor, ends: Tensor) -> Tensor:
+        """Return the ends to use for a batch whose own are given; here all of it."""
+        return ends
 
     def merge(self, old: Tensor, new: Tensor) -> Tensor:
-        """Return ``old`` moved towards ``new`` by the moving average.
+        """Return the ends of the statistics moved towards those of a batch, here by the moving average.
 
-        Both are ends of the range taken outward, ``-min_val`` or ``max_val``, and ``old`` is minus infinity at first.
+        Before the first batch ``old`` is minus infinity.
         """
         constant = self.averaging_constant
         if constant == 1.0:  # old + (new - old) can miss new by a rounding
@@ -130,8 +133,8 @@ class Observer(WithArgs, StateTensors):
         return torch.where(torch.isinf(old), new, old + constant * (new - old))
 
     def amplitude(self) -> Tensor:
-        """Return the largest |x| of the range, float32, [] or [channels]; infinity before the first batch."""
-        return torch.maximum(self.min_val.abs(), self.max_val.abs())
+        """Return the largest |x| of the range, float32, [] or [channels]; minus infinity before the first batch."""
+        return torch.maximum(-self.min_val, self.max_val)
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """Return scale (float32) and zero point (int64, always 0), each of shape [1] or [channels].
@@ -166,34 +169,32 @@ class Observer(WithArgs, StateTensors):
         self.batches += 1
         if self.is_per_channel and x.shape[self.ch_axis]:
             self.fit_channels(x.shape[self.ch_axis])
-        low, high, good = self._extremes(x)
+        ends = self._ends(x)
+        good = torch.isfinite(ends).all()
         # Whether a batch is empty is known on the host; whether it is finite, the device must be asked.
         if x.numel() == 0 or ((x.device.type == "cpu" or self.strict) and not good):
             raise ObservationError(self._complaint(x))
         if self.skips_batch():
             return
-        low, high = self.narrow(x, low, high)
-        self.min_val.copy_(torch.where(good, -self.merge(-self.min_val, -low), self.min_val))
-        self.max_val.copy_(torch.where(good, self.merge(self.max_val, high), self.max_val))
+        old = torch.stack([-self.min_val, self.max_val])
+        new = torch.where(good, self.merge(old, self.narrow(x, ends)), old)
+        self.min_val.copy_(-new[0])
+        self.max_val.copy_(new[1])
 
-    def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the smallest and largest values of a batch on all ranks, and whether all its values are finite."""
+    def _ends(self, x: Tensor) -> Tensor:
+        """Return the ends of a batch, over all ranks; not finite if any of its values is not, or if it is empty."""
         if x.numel() == 0:
-            low = high = torch.full_like(self.min_val, torch.nan)
+            ends = torch.stack([self.min_val, self.max_val]).fill_(torch.nan)
         elif self.is_per_channel:
             rows = self.rows(x)
-            low, high = rows.amin(1).to(torch.float32), rows.amax(1).to(torch.float32)
+            ends = torch.stack([-rows.amin(1), rows.amax(1)]).to(torch.float32)
         else:
-            smallest, largest = torch.aminmax(x)
-            low, high = smallest.to(torch.float32), largest.to(torch.float32)
-        good = torch.isfinite(low).all() & torch.isfinite(high).all()
+            low, high = torch.aminmax(x)
+            ends = torch.stack([-low, high]).to(torch.float32)
         if not self.is_sync_quantize:
-            return low, high, good
-        # A rank with a bad batch must not leave the others waiting, so the verdict is reduced along with the range.
-        ends = torch.cat([-low.flatten(), high.flatten(), (~good).to(torch.float32).reshape(1)])
-        ends = reduce_max(torch.where(torch.isfinite(ends), ends, torch.zeros_like(ends)))
-        half = (ends.numel() - 1) // 2
-        return -ends[:half].reshape(low.shape), ends[half:-1].reshape(high.shape), ends[-1] == 0.0
+            return ends
+        # The maximum of NaN is undefined, that of infinity is not; so a bad batch of one rank is one on all of them.
+        return reduce_max(ends.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf))
 
     def _complaint(self, x: Tensor) -> str:
         where = f"{self.path}: batch {self.batches}"

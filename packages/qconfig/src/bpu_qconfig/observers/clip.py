@@ -45,9 +45,10 @@ class ClipObserver(Observer):
         if not self.low < self.high:
             raise InvalidQConfigError(f"expected low < high, got {low!r} and {high!r}")
 
-    def narrow(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def narrow(self, x: Tensor, ends: Tensor) -> Tensor:
         """Cut the range at the bounds."""
-        return low.clamp(self.low, self.high), high.clamp(self.low, self.high)
+        low, high = ((sign * end).clamp(self.low, self.high) for sign, end in zip((-1.0, 1.0), ends, strict=True))
+        return torch.stack([-low, high])
 
 
 class ClipStdObserver(Observer):
@@ -78,7 +79,7 @@ class ClipStdObserver(Observer):
             raise InvalidQConfigError(f"expected a positive number of deviations, got {deviations!r}")
         self.deviations = deviations
 
-    def narrow(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def narrow(self, x: Tensor, ends: Tensor) -> Tensor:
         """Cut the range at mean - deviations * std and mean + deviations * std, std without Bessel's correction."""
         rows = self.rows(x).to(torch.float64)
         count = torch.full_like(rows[:, 0], rows.shape[1])
@@ -88,8 +89,8 @@ class ClipStdObserver(Observer):
         count, total, squares = moments
         mean = total / count
         reach = self.deviations * (squares / count - mean.square()).clamp(min=0.0).sqrt()
-        bottom, top = ((mean + side).to(torch.float32).reshape(low.shape) for side in (-reach, reach))
-        return torch.maximum(low, bottom), torch.minimum(high, top)
+        cut = torch.stack([reach - mean, reach + mean]).to(torch.float32)
+        return torch.minimum(ends, cut.reshape(ends.shape))
 
 
 ClipStd = ClipStdObserver

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidQConfigError
-from ..scale import scale_from_range
+from ..scale import scale_from_amplitude
 from .base import Observer
 from .reduce import reduce_sum
 
@@ -50,17 +51,21 @@ class Histogram:
         first = reached.to(torch.int8).argmax(1)
         return self.amplitude * ((first + 1).to(torch.float32) / self.bins)
 
-    def squared_error(self, scale: Tensor, quant_max: int) -> Tensor:
-        """Return per row the summed squared error of rounding to multiples of a scale and clamping; float64.
+    @cached_property
+    def middles(self) -> Tensor:
+        """[rows, bins], float32; what the values of a bin count as: its middle, and 0 in the first.
 
-        Values stand at the middle of their bins; those of the first bin at 0, since most of them are zeros of a ReLU.
+        Most values of the first bin are zeros of a ReLU, and all of them round to 0 unless the range is cut to little.
         """
-        width = self.amplitude.to(torch.float64).unsqueeze(1) / self.bins
-        middle = (torch.arange(self.bins, dtype=torch.float64, device=width.device) + 0.5) * width
-        middle[:, 0] = 0.0
-        step = scale.to(torch.float64).unsqueeze(1)
-        rounded = (middle / step).round_().clamp_(max=quant_max) * step
-        return (self.counts * (rounded - middle).square_()).sum(1)
+        places = torch.arange(self.bins, dtype=torch.float32, device=self.counts.device) + 0.5
+        places[:1].zero_()  # places[0] = 0.0 would synchronise with a GPU
+        return places * (self.amplitude / self.bins).unsqueeze(1)
+
+    def squared_error(self, scale: Tensor, quant_max: int) -> Tensor:
+        """Return per row the summed squared error of rounding to multiples of a scale and clamping; float64."""
+        step = scale.unsqueeze(1)
+        residual = (self.middles / step).round_().clamp_(max=quant_max).mul_(step).sub_(self.middles)
+        return residual.square_().mul_(self.counts).sum(1, dtype=torch.float64)
 
 
 class HistogramObserver(Observer):
@@ -76,23 +81,21 @@ class HistogramObserver(Observer):
         """Return the largest |x| to represent, float32 [rows]."""
         raise NotImplementedError
 
-    def narrow(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def narrow(self, x: Tensor, ends: Tensor) -> Tensor:
         """Cut the range at the threshold, on both sides of zero."""
-        amplitude = torch.maximum(low.abs(), high.abs()).reshape(-1)
-        histogram = Histogram.of(self.rows(x), amplitude, self.bins)
+        amplitude = ends.amax(0)
+        histogram = Histogram.of(self.rows(x), amplitude.reshape(-1), self.bins)
         if self.is_sync_quantize:  # the amplitude has been reduced already, so the bins agree
             reduce_sum(histogram.counts)
-        limit = self.threshold(histogram).reshape(low.shape)
-        return torch.clamp(low, -limit, limit), torch.clamp(high, -limit, limit)
+        limit = self.threshold(histogram).reshape(amplitude.shape)
+        return torch.clamp(ends, -limit, limit)
 
     def least_error(self, histogram: Histogram, candidates: Iterable[Tensor]) -> Tensor:
         """Return per row the candidate threshold with the least squared error, the first among equals."""
         best = histogram.amplitude
         least = torch.full_like(best, torch.inf, dtype=torch.float64)
         for candidate in candidates:
-            scale = scale_from_range(
-                -candidate, candidate, self.dtype, quant_min=self.quant_min, quant_max=self.quant_max
-            )
+            scale = scale_from_amplitude(candidate, self.quant_min, self.quant_max)
             error = histogram.squared_error(scale, self.quant_max)
             best = torch.where(error < least, candidate, best)
             least = torch.minimum(error, least)

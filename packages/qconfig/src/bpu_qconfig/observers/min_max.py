@@ -86,7 +86,7 @@ class PerChannelMinMaxObserver(Observer):
         super().__init__(1.0, ch_axis, dtype, qscheme, quant_min, quant_max, is_sync_quantize, factory_kwargs)
 
     def merge(self, old: Tensor, new: Tensor) -> Tensor:
-        """Return the end that lies further out."""
+        """Return the ends that lie further out."""
         return torch.maximum(old, new)
 
 
