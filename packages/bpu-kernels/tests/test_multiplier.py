@@ -21,6 +21,7 @@ from bpu_kernels.multiplier import (
     choose_multiplier,
     choose_rescale,
     choose_residual_scale,
+    smallest_weight_scale,
 )
 from bpu_kernels.testing import scalar
 
@@ -60,28 +61,35 @@ def test_multiplier_beyond_15_bits_is_the_largest(real: float, bound: int, out: 
     assert (m, r) == (32767, 0)
 
 
+def centring(a: int, m: int, r: int, row: MarchRow) -> int:
+    """What ``choose_bias`` adds: half of what the first shift drops, and (7) where the second shift floors as well."""
+    return ((1 << a) >> 1) + (0 if row.rounds else min(scalar.compensation(a, m, r), 2**29))
+
+
 @given(reals, bounds, outputs, rows, st.lists(st.integers(-(2**31), 2**31), min_size=8, max_size=8))
-@settings(max_examples=200)
+@settings(max_examples=300)
 def test_int16_saturation_changes_nothing_that_the_output_would_not_saturate(
     real: float, bound: int, out: QuantDType, row: MarchRow, drawn: list[int]
 ) -> None:
     """With and without the saturation in the middle of (1) every accumulator within the bound gives the same."""
     by, a, m, r = choose(real, bound, out, row)
+    assume(a < max(row.accu_right_shift.allowed))
     edges = [sign * ((n << a) + d) for n in (32766, 32767, 32768, 32769) for d in (-1, 0, 1) for sign in (1, -1)]
     inside = [v for v in (*drawn, *edges, bound, -bound) if abs(v) <= bound]
-    got = requantize(np.array(inside), by, out, rounds=row.rounds).tolist()
-    free = [scalar.sat(out.bits, ((v >> a) * m + (scalar.half(r) if row.rounds else 0)) >> r) for v in inside]
+    acc = [v + offset for v in inside for offset in (0, centring(a, m, r, row))]
+    got = requantize(np.array(acc), by, out, rounds=row.rounds).tolist()
+    free = [scalar.sat(out.bits, ((v >> a) * m + (scalar.half(r) if row.rounds else 0)) >> r) for v in acc]
     assert got == free
 
 
 @given(st.floats(-8.0, -4.0).map(lambda exponent: 10.0**exponent), st.integers(2**17, 2**26), outputs, rows)
 def test_first_shift_is_the_smallest_possible(real: float, bound: int, out: QuantDType, row: MarchRow) -> None:
-    """One less would let int16 saturate an accumulator within the bound that does not saturate the output."""
-    _, a, _, _ = choose(real, bound, out, row)
+    """With one less, int16 would saturate an accumulator within the bound that the output may not saturate."""
+    _, a, m, r = choose(real, bound, out, row)
     assume(a > 0)
-    top = 32768 << (a - 1)
-    assert bound >= top - (1 << (a - 1))
-    assert floor(real * (top - (1 << (a - 1)))) <= out.max
+    top = 32766.5 * 2.0 ** (a - 1)
+    assert bound + centring(a, m, r, row) >= top * (1 - 2.0**-14)
+    assert real * top <= out.max + 0.5
 
 
 @given(reals, bounds, st.integers(0, 16))
@@ -130,9 +138,7 @@ def test_bias_respects_the_ranges_of_the_march(bias: float, real: float, bound: 
 
 
 def centred(bias: float, a: int, m: int, r: int, row: MarchRow) -> int:
-    """The bias with half of what the first shift drops, and (7) where the second shift floors as well."""
-    whole = round(bias) + ((1 << a) >> 1)
-    return whole if row.rounds else whole + min(scalar.compensation(a, m, r), 2**29)
+    return round(bias) + centring(a, m, r, row)
 
 
 @given(real_biases, reals, st.integers(1, 2**30))
@@ -172,16 +178,32 @@ def test_centring_leaves_no_mean_error(row: MarchRow, real: float) -> None:
     assert np.abs(error).max() < 1.01
 
 
-near = st.floats(-4.0, 4.0).map(lambda exponent: 2.0**exponent)
-
-
-@given(near, near, near)
-@settings(max_examples=40)
-def test_bayes_addition_is_within_a_step_of_the_exact_sum(x: float, y: float, out: float) -> None:
-    chosen = choose_add_shifted(one(x), one(y), one(out), BAYES, bits=8)
-    assert outside("sumin_scale", chosen.residual.sumin_scale, BAYES.sumin_scale) == []
-    assert outside("sumin_left_shift", chosen.residual.sumin_left_shift, BAYES.sumin_left_shift) == []
-    assert outside("input_left_shift", chosen.input_factor, BAYES.input_left_shift) == []
+@given(
+    real=st.floats(-22.0, 0.0).map(lambda exponent: 2.0**exponent),
+    bound=st.floats(3.0, 24.0).map(lambda exponent: floor(2.0**exponent)),
+    part=st.floats(-1.0, 1.0),
+    out=outputs,
+    row=rows,
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=200)
+def test_requantization_is_within_the_stated_distance_of_the_exact_value(
+    real: float, bound: int, part: float, out: QuantDType, row: MarchRow, seed: int
+) -> None:
+    """docs/numerics.md (37): rounding, the multiplier's error, what the first shift drops, the bias's own rounding."""
+    assume(out in row.activations)
+    bias = part * bound
+    by, a, _, _ = choose(real, bound + floor(abs(bias)) + 1, out, row)
+    stored = choose_bias(one(bias), by, row)
+    rng = np.random.default_rng(seed)
+    reach = min(bound, int((out.max + 2) / real))
+    acc = np.concatenate([rng.integers(-n, n, 300, endpoint=True) for n in (bound, reach)])
+    got = requantize(acc + (int(stored.bias[0]) << int(stored.bias_left_shift[0])), by, out, rounds=row.rounds)
+    exact = np.clip((acc + bias) * real, out.min, out.max)
+    dropped = 0.5 + (0.0 if a == 0 else 2.0 ** (a - 1)) + 2.0 ** int(stored.bias_left_shift[0]) - 1
+    floors = 0.0 if row.rounds else 0.5
+    limit = 0.5 + (out.max + 1) * MULTIPLIER_ERROR + real * (dropped + floors)
+    assert np.abs(got - exact).max() <= limit * (1 + 1e-9)
 
 
 @given(reals, reals, reals, st.sampled_from([8, 16]))
@@ -201,3 +223,21 @@ def test_addition_respects_the_ranges_of_bernoulli2(x: float, y: float, out: flo
     chosen = choose_add_scaled(one(x), one(y), one(out), B2)
     assert outside("input_scale", chosen.input_factor, B2.input_scale) == []
     assert outside("sumin_scale", chosen.residual.sumin_scale, B2.add_sumin_scale) == []
+
+
+@given(reals, st.floats(-1e6, 1e6), reals, rows)
+def test_smallest_weight_scale_keeps_bias_and_residual_within_range(
+    x_scale: float, bias: float, residual_scale: float, row: MarchRow
+) -> None:
+    """Real bias and residual in units of x_scale * weight scale: below 2**29, and no residual term that wraps."""
+    weight_scale = smallest_weight_scale(one(x_scale), row, bias=one(bias), residual_scale=one(residual_scale))
+    unit = x_scale * float(weight_scale[0])
+    assert abs(bias) / unit <= 2.0**29 * (1 + 1e-12)
+    chosen = choose_residual_scale(one(residual_scale / unit), row)
+    scale, shift = int(chosen.sumin_scale[0]), int(chosen.sumin_left_shift[0])
+    assert 128 * scale * 2.0**shift <= 2**30
+    assert scale < 32767 or residual_scale / unit <= 32767.5 * 2.0**shift
+
+
+def test_weight_scales_without_bias_and_residual_may_be_as_small_as_they_like() -> None:
+    assert smallest_weight_scale(one(0.1), BAYES, bias=None, residual_scale=None)[0] == 2.0**-60

@@ -99,7 +99,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], str, str]] = {
     "copied integers, other scale": (
         {"nodes": (replace(NODE, kernel=Relu(), scale=(0.5,)),)},
         "conv",
-        "relu copies integers of scale 1, so its output cannot have scale (0.5,)",
+        "relu copies integers of scale 1, so they cannot have (0.5,) now",
     ),
     "weight type": (
         node(kernel=conv(weight=np.ones((4, 1, 1, 3), np.int16))),

@@ -329,7 +329,7 @@ def test_damaged_bytes_are_refused(data: bytes, message: str) -> None:
 
 def test_sizes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program_file, "MOST_HEADER_BYTES", 100)
-    with pytest.raises(InvalidProgramError, match="the header takes .* bytes .allowed: 100"):
+    with pytest.raises(InvalidProgramError, match=r"the header takes .* bytes .allowed: 100"):
         loads(GOOD)
     monkeypatch.setattr(program_file, "MOST_FILE_BYTES", 100)
     (tmp_path / "model.bpu").write_bytes(GOOD)

@@ -28,6 +28,7 @@ class Value:
 class ProgramBuilder:
     """Collects inputs, nodes and outputs; ``build`` checks the whole.
 
+    >>> from bpu_kernels.ops.elementwise import Relu
     >>> builder = ProgramBuilder("bayes")
     >>> x = builder.input("x", (1, 8, 8, 3), "qint8", scale=0.5)
     >>> y = builder.add(Relu(), x, name="relu")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite, prod
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,10 +80,10 @@ def validate(program: Program) -> None:
 def spec_problems(spec: TensorSpec) -> list[str]:
     """Return what is wrong with a shape or type, whatever the march."""
     if any(type(n) is not int or n < 1 for n in spec.shape):
-        return [f"shape {spec.shape} (expected: positive integers)"]
+        return [f"shape {shortened(spec.shape)} (expected: positive integers)"]
     if not 1 <= len(spec.shape) <= MOST_AXES:
         return [f"{len(spec.shape)} dimensions (allowed: 1..{MOST_AXES})"]
-    if spec.dtype not in DTYPES.values():
+    if not any(spec.dtype is dtype for dtype in DTYPES.values()):
         return [f"type {spec.dtype!r} (expected: {', '.join(DTYPES)})"]
     size = prod(spec.shape) * spec.dtype.bits // 8
     return [f"{spec} takes {size} bytes (allowed: {MOST_BYTES})"] if size > MOST_BYTES else []
@@ -90,7 +92,7 @@ def spec_problems(spec: TensorSpec) -> list[str]:
 def scale_problems(scale: object, channels: int) -> list[str]:
     """Return what is wrong with the scale of a tensor."""
     if not isinstance(scale, tuple) or any(not isinstance(s, float) or not isfinite(s) or s <= 0 for s in scale):
-        return [f"scale {scale!r} (expected: a tuple of positive, finite floats)"]
+        return [f"scale {shortened(scale)} (expected: a tuple of positive, finite floats)"]
     if len(scale) not in (1, channels):
         return [f"{len(scale)} scales (expected: 1 or {channels}, one per channel)"]
     return []
@@ -100,7 +102,7 @@ def name_problems(name: object) -> list[str]:
     """Return what is wrong with a name."""
     if isinstance(name, str) and 1 <= len(name) <= MOST_LETTERS and name.isprintable():
         return []
-    return [f"name {name!r} (expected: 1 to {MOST_LETTERS} printable characters)"]
+    return [f"name {shortened(name)} (expected: 1 to {MOST_LETTERS} printable characters)"]
 
 
 def source_problems(each: ProgramInput, row: MarchRow) -> list[str]:
@@ -131,7 +133,8 @@ class _Checker:
         self.specs: dict[str, TensorSpec | None] = {}
         """None: a tensor whose node is wrong, so that nothing more is said of the nodes that read it."""
         self.scales: dict[str, tuple[float, ...]] = {}
-        self.node_names: set[str] = set()
+        self.made: dict[str, str] = {}
+        """Tensor by the name of the node that makes it."""
 
     def input(self, each: ProgramInput) -> None:
         found = [*name_problems(each.name), *spec_problems(each.spec)]
@@ -143,9 +146,9 @@ class _Checker:
 
     def node(self, node: Node) -> None:
         found = name_problems(node.name)
-        if node.name in self.node_names:
+        if node.name in self.made:
             found.append("another node has this name")
-        self.node_names.add(node.name)
+        self.made[node.name] = node.output
         missing = [name for name in node.inputs if name not in self.specs]
         if missing:
             found.append(f"no input or earlier node makes {', '.join(map(repr, missing))}")
@@ -177,19 +180,20 @@ class _Checker:
         if set(node.scale) == given or (not per_tensor and set(node.scale) <= given):
             return []
         shown = ", ".join(f"{s:g}" for s in sorted(given)[:4])
-        return [f"{node.kernel.name} copies integers of scale {shown}, so its output cannot have scale {node.scale}"]
+        return [f"{node.kernel.name} copies integers of scale {shown}, so they cannot have {shortened(node.scale)} now"]
 
     def outputs(self, program: Program) -> None:
         if not program.inputs or not program.outputs:
             self._add(self.malformed, "program", ["it needs at least one input and one output"])
-        names = [each.name for each in program.outputs]
+        names = Counter(each.name for each in program.outputs)
+        named = {name: name for name in self.specs} | self.made
         for each in program.outputs:
             found = name_problems(each.name)
-            if names.count(each.name) > 1:
+            if names[each.name] > 1:
                 found.append("another output has this name")
             if each.tensor not in self.specs:
                 found.append(f"no input or node makes {each.tensor!r}")
-            elif each.name in self.specs and each.name != each.tensor:
+            elif named.get(each.name, each.tensor) != each.tensor:
                 found.append(f"this is the name of another tensor than {each.tensor!r}")
             self._add(self.malformed, f"output {each.name}", found)
 
@@ -197,7 +201,7 @@ class _Checker:
         """Metadata, and the self-test against the tensors that it names."""
         for key, value in program.metadata.items():
             if name_problems(key) or not _is_text(value):
-                self._add(self.malformed, f"metadata {key!r}", ["expected a printable name and text"])
+                self._add(self.malformed, f"metadata {shortened(key)}", ["expected a printable name and text"])
         test = program.self_test
         if test is None or self.malformed:
             return

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from reprlib import repr as shortened
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -175,18 +176,20 @@ def _leaf_problems(leaf: Leaf, rank: int) -> list[str]:
             return [f"{leaf.path} must be a tuple, got {type(leaf.value).__name__}"]
         return _integer_problems(leaf.path, leaf.value, rank)
     if leaf.hint is QuantDType:
-        return [] if leaf.value in DTYPES.values() else [f"{leaf.path} must be one of {', '.join(DTYPES)}"]
+        known = any(leaf.value is dtype for dtype in DTYPES.values())
+        return [] if known else [f"{leaf.path} must be one of {', '.join(DTYPES)}, got {shortened(leaf.value)}"]
     assert isinstance(leaf.hint, type), f"{leaf.path} has type {leaf.hint}, which Programs do not store"
-    return [] if type(leaf.value) is leaf.hint else [f"{leaf.path} must be {leaf.hint.__name__}, got {leaf.value!r}"]
+    shown = f"{leaf.path} must be {leaf.hint.__name__}, got {shortened(leaf.value)}"
+    return [] if type(leaf.value) is leaf.hint else [shown]
 
 
 def _integer_problems(path: str, values: tuple[Any, ...], rank: int | None) -> list[str]:
     rule = INTEGERS.get(path, IntegerRule())
-    shown = ", ".join(map(repr, values))
     if any(type(value) is not int or not rule.least <= value <= _MOST for value in values):
+        shown = shortened(values[0] if rank is None else values)
         return [f"{path} must hold integers of at least {rule.least}, got {shown}"]
     if rank is not None and rule.per_spatial_axis and len(values) != rank:
-        return [f"{path} needs {rank} entries, one per spatial axis, got {shown}"]
+        return [f"{path} needs {rank} entries, one per spatial axis, got {shortened(values)}"]
     return []
 
 

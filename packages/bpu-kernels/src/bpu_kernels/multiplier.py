@@ -119,7 +119,8 @@ def choose_multiplier(
 
     Args:
         multiplier: output steps per accumulator unit, positive.
-        bound: largest absolute value that the accumulator can take.
+        bound: largest absolute value that the accumulator can take, without the constants that centre floors, which
+            are added here: half an output step where the march floors the second shift, half a unit of the first.
         out: qint8 or qint16.
         row: the march; its ranges hold, also where they make the first shift too small to avoid saturation.
         least_accu_shift: lower bound of the first shift (8 for some int16 convolutions).
@@ -128,8 +129,10 @@ def choose_multiplier(
     """
     most = _last(right_shift or row.output_right_shift)
     multiplier = xp.clip(multiplier, _SMALLEST, None)
+    if not row.rounds:
+        bound = bound + 0.5 / multiplier
     reach = xp.where(bound * multiplier < out.max - 0.5, bound, (out.max - 0.5) / multiplier)
-    fraction, exponent = xp.frexp(reach / 32767.0)
+    fraction, exponent = xp.frexp(reach / 32766.5)
     accu = xp.clip(_int64(exponent, xp) - _int64(fraction <= 0.5, xp), least_accu_shift, _last(row.accu_right_shift))
 
     def at(shift: Array) -> Multiplier:
@@ -137,10 +140,10 @@ def choose_multiplier(
         return Multiplier(accu_right_shift=shift, output_scale=m, output_right_shift=r)
 
     def saturates_first(by: Multiplier) -> Array:
-        top = xp.ones_like(by.accu_right_shift) * 32767 << by.accu_right_shift
-        low = requantize(-top - (xp.ones_like(top) << by.accu_right_shift), by, out, rounds=row.rounds, xp=xp)
-        high = requantize(top, by, out, rounds=row.rounds, xp=xp)
-        return (bound > top) & ((high < out.max) | (low > out.min))
+        unit = xp.ones_like(by.accu_right_shift) << by.accu_right_shift
+        low = requantize(-32768 * unit, by, out, rounds=row.rounds, xp=xp)
+        high = requantize(32767 * unit, by, out, rounds=row.rounds, xp=xp)
+        return (bound + (unit >> 1) > 32767 * unit) & ((high < out.max) | (low > out.min))
 
     again = saturates_first(at(accu))  # the rounding of the scale, or of an int16 output, can need one more
     return at(xp.clip(accu + _int64(again, xp), least_accu_shift, _last(row.accu_right_shift)))

@@ -7,6 +7,7 @@ that is missing or left over are each an InvalidProgramError. What the parts mea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from reprlib import repr as shortened
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def program_from_json(data: object, tensors: Mapping[str, np.ndarray]) -> Progra
 
     march = _text(whole["march"], "march")
     if march not in {each.value for each in March}:
-        raise InvalidProgramError(f"unknown march {march!r}; known are {', '.join(March)}")
+        raise InvalidProgramError(f"unknown march {shortened(march)}; known are {', '.join(March)}")
     inputs = tuple(_input(each, f"input {i}") for i, each in enumerate(_list(whole["inputs"], "inputs")))
     nodes = tuple(_node(each, f"node {i}", take) for i, each in enumerate(_list(whole["nodes"], "nodes")))
     outputs = tuple(_output(each, f"output {i}") for i, each in enumerate(_list(whole["outputs"], "outputs")))
@@ -145,7 +146,9 @@ def _input(data: object, where: str) -> ProgramInput:
     each = _object(data, where, "name", "shape", "dtype", "scale", "source")
     dtype = DTYPES.get(_text(each["dtype"], f"{where} dtype"))
     if dtype is None:
-        raise InvalidProgramError(f"{where} has the unknown type {each['dtype']!r}; known are {', '.join(DTYPES)}")
+        raise InvalidProgramError(
+            f"{where} has the unknown type {shortened(each['dtype'])}; known are {', '.join(DTYPES)}"
+        )
     return ProgramInput(
         name=_text(each["name"], f"{where} name"),
         spec=TensorSpec(tuple(_list(each["shape"], f"{where} shape")), dtype),
@@ -159,7 +162,7 @@ def _node(data: object, where: str, take: Callable[[str], np.ndarray]) -> Node:
     name, op = _text(each["name"], f"{where} name"), _text(each["op"], f"{where} op")
     cls: type[Kernel] | None = KERNELS.get(op)
     if cls is None:
-        raise InvalidProgramError(f"{name}: unknown operator {op!r}; known are {', '.join(KERNELS)}")
+        raise InvalidProgramError(f"{name}: unknown operator {shortened(op)}; known are {', '.join(KERNELS)}")
     return Node(
         name=name,
         kernel=_fields_from_json(cls, each["fields"], name, lambda path: take(f"node/{name}/{path}")),

@@ -20,7 +20,7 @@ RIGHT = {"MACs", "bytes"}
 """Columns of numbers."""
 ELASTIC = ("parameters", "name")
 """Columns that give way, in this order, where the table is wider than the screen."""
-NARROWEST = 10
+NARROWEST = 8
 
 LAYOUTS = {4: "NHWC", 5: "NDHWC"}
 """Layout of a feature map by its number of axes."""

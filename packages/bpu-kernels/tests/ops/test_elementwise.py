@@ -11,7 +11,7 @@ from bpu_kernels import InvalidProgramError, MarchRow, QuantDType, TensorSpec, m
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.kernel import IntArray
 from bpu_kernels.multiplier import ResidualScale, choose_add_scaled, choose_add_shifted, choose_multiplier
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Relu, Rescale
+from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
 from bpu_kernels.testing import assert_integers_equal, every_integer, random_case, scalar
 
 seeds = st.integers(0, 2**32 - 1)
@@ -84,6 +84,12 @@ def test_rescale_equals_equations_16_and_17(seed: int, march: str) -> None:
 def test_relu_keeps_what_is_positive() -> None:
     every = every_integer("qint8")
     assert_integers_equal(Relu().run(BAYES, every), np.array([max(v, 0) for v in range(-128, 128)], np.int8))
+
+
+def test_reinterpret_copies() -> None:
+    every = every_integer("qint16")
+    assert_integers_equal(Reinterpret().run(BAYES, every), every)
+    assert not Reinterpret.keeps_scale
 
 
 EVERY = every_integer("qint8")

@@ -129,8 +129,8 @@ def conv_transpose2d_limits(
         found.append(f"padding {pad} above half of the kernel {kernel}")
     if any(k < s for k, s in zip(kernel, stride, strict=True)):
         found.append(f"kernel {kernel} smaller than the stride {stride}")
-    if max(output_padding) > 1:
-        found.append(f"output_padding {output_padding} (allowed: 0, 1)")
+    if max(output_padding) > 1 or any(o >= s for o, s in zip(output_padding, stride, strict=True)):
+        found.append(f"output_padding {output_padding} (allowed: 0, 1, and less than the stride)")
     if max(dilation) > 1:
         found.append(f"dilation {dilation} (allowed: 1)")
     if groups != 1 and not row.transpose_groups:

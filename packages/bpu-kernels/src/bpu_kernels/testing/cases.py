@@ -183,7 +183,7 @@ CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "max_pool2d": _max_pool2d,
     "mul": _mul,
     "pad": _pad,
-    "reinterpret": lambda rng, row: (Reinterpret(), (_feature_map(rng),)),
+    "reinterpret": lambda rng, row: (Reinterpret(), (_feature_map(rng, row.activations[-1]),)),
     "relu": lambda rng, row: (Relu(), (_feature_map(rng),)),
     "rescale": _rescale,
     "reshape": _reshape,

@@ -106,7 +106,7 @@ def conv_transpose2d(rng: Rng, row: MarchRow) -> Case:
         residual=random_residual(rng, row, outputs, bound) if coin(rng) else None,
         stride=stride,
         pad=tuple(int(rng.integers(0, k // 2, endpoint=True)) for k in kernel),
-        output_padding=random_lengths(rng, 2, 0, 1),
+        output_padding=tuple(int(rng.integers(0, min(s, 2))) for s in stride),
         groups=groups,
         relu=coin(rng),
     )
