@@ -11,6 +11,7 @@ from torch import nn
 from bpu_fx_fusion import copy_structure, replace_module
 
 from .errors import BpuQatError
+from .flow import is_wrapped
 from .graph_module import ObservedGraphModule, QuantizedGraphModule
 from .op import QATModule
 from .ops.weighted import WeightedQAT
@@ -63,8 +64,23 @@ def convert_fx(
     for module in quantized.modules():
         if hasattr(module, "qconfig"):
             del module.qconfig
+    _drop_unread_parameters(quantized)
     quantized.eval()
     return quantized
+
+
+def _drop_unread_parameters(gm: QuantizedGraphModule) -> None:
+    """Drop float parameters that were fused into layers elsewhere; not where wrapped code might read them."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    if any(is_wrapped(node, modules) for node in gm.graph.nodes):
+        return
+    called = {str(node.target) for node in gm.graph.nodes if node.op == "call_module"}
+    read = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
+    for path, module in modules.items():
+        inside = any(path == each or path.startswith(f"{each}.") for each in called)
+        for name in () if inside else [name for name, p in module._parameters.items() if p is not None]:
+            if ".".join(filter(None, (path, name))) not in read:
+                module._parameters[name] = None
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -18,7 +18,7 @@ from .ops import OPS
 from .ops.stubs import QATDeQuantStub, QATQuantStub
 from .qtensor import MOVES
 
-__all__ = ["Kind", "called_module", "kinds_of", "tensor_inputs"]
+__all__ = ["Kind", "call_arguments", "called_module", "is_wrapped", "kinds_of", "moves", "tensor_inputs"]
 
 
 class Kind(Enum):
@@ -78,7 +78,7 @@ def _kind(node: Node, modules: Mapping[str, nn.Module], kinds: Mapping[Node, Kin
         row = OPS.get(type(called[1]))
         if row is not None and row.qat in (QATQuantStub, QATDeQuantStub):
             return Kind.QUANTIZED if row.qat is QATQuantStub else Kind.FLOAT
-    elif _is_wrapped(node, modules):
+    elif is_wrapped(node, modules):
         return Kind.OPAQUE
     if node.op == "call_function" and node.target in _QUANTIZED_FUNCTIONS:
         return Kind.QUANTIZED
@@ -89,7 +89,7 @@ def _kind(node: Node, modules: Mapping[str, nn.Module], kinds: Mapping[Node, Kin
     return Kind.FLOAT
 
 
-def _is_wrapped(node: Node, modules: Mapping[str, nn.Module]) -> bool:
+def is_wrapped(node: Node, modules: Mapping[str, nn.Module]) -> bool:
     """Whether a node runs code of the user's that was kept whole."""
     if node.op == "call_method":
         first = node.args[0] if node.args else None

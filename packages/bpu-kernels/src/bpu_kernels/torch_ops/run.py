@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..dtypes import QuantDType, qint8, qint16
 from ..errors import BpuKernelsError
+from ..fields import map_arrays
 from ..fixed_point import Array, Multiplier, compensation, requantize, requantize_pool, rescale, shift_left
 from ..kernel import Kernel
 from ..march import MarchRow
@@ -202,21 +202,5 @@ def run(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) ->
 
 def tensors_to_numpy(kernel: AnyKernel) -> AnyKernel:
     """Return the kernel with every tensor, nested ones too, as a contiguous numpy array: the form a Program stores."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.detach().cpu().contiguous().numpy()
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            changed = {name: convert(member) for name, member in members.items() if isinstance(member, Tensor)}
-            changed |= {
-                name: convert(member)
-                for name, member in members.items()
-                if isinstance(member, (Multiplier,))
-                or type(member).__name__ in ("Bias", "ResidualScale", "SegmentLine")
-            }
-            return dataclasses.replace(value, **changed)
-        return value
-
-    converted: AnyKernel = convert(kernel)
+    converted: AnyKernel = map_arrays(kernel, lambda path, tensor: tensor.detach().cpu().contiguous().numpy())
     return converted
