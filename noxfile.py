@@ -1,0 +1,118 @@
+# /// script
+# dependencies = ["nox>=2025.11.12"]
+# ///
+"""Sessions of the whole repository: ``nox`` runs the checks, ``nox -s demo`` the main job, ``nox -l`` lists all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.11.12"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typing", "tests", "alone", "docs", "demo"]
+
+TORCHES = ("2.13.0", "2.14.1")
+"""The matrix of torch versions; the first is the default of every session that needs one."""
+PACKAGES = ("bpu-kernels", "fx-fusion", "qconfig", "qat-nn", "deploy-tools", "horizon-compat")
+"""Folders below packages/, each after those that it depends on."""
+NEEDS_TORCH = PACKAGES[1:]
+PROJECT = nox.project.load_toml("pyproject.toml")
+TORCH = os.environ.get("TORCH", f"torch=={TORCHES[0]}")
+"""Requirement of the default torch; set TORCH to take another build, such as ``torch @ file:///...``."""
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def editable() -> list[str]:
+    """Return pip's arguments that install all packages from here."""
+    return [argument for package in PACKAGES for argument in ("-e", f"packages/{package}")]
+
+
+def one_thread_per_worker() -> dict[str, str]:
+    """Return the environment in which several test processes do not fight for the cores."""
+    return {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and spelling; ``nox -s lint -- fix`` mends what can be mended."""
+    session.install(*group("lint"))
+    fix = "fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    session.run("codespell", "packages", "docs", "examples", "tests", "README.md", "CONTRIBUTING.md", "noxfile.py")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Run mypy --strict over sources, tests, examples and this file."""
+    session.install(TORCH, *group("typing"), *group("test"), *editable())
+    session.run("mypy", *(f"packages/{package}/src" for package in PACKAGES))
+    for package in PACKAGES:
+        session.run("mypy", f"packages/{package}/tests")
+    session.run("mypy", "tests", "noxfile.py")
+
+
+@nox.session
+@nox.parametrize("torch", [nox.param(version, id=version) for version in TORCHES])
+def tests(session: nox.Session, torch: str) -> None:
+    """Test all packages together; ``nox -s 'tests(2.13.0)' -- ARGS`` passes ARGS to pytest."""
+    requirement = TORCH if torch == TORCHES[0] else f"torch=={torch}"
+    session.install(requirement, *group("test"), *editable())
+    session.run("pytest", *(session.posargs or ["-n", "2"]), env=one_thread_per_worker())
+    if os.environ.get("CI") and torch != TORCHES[0]:
+        shutil.rmtree(session.virtualenv.location)  # CUDA builds take gigabytes
+
+
+@nox.session(default=False)
+def wheels(session: nox.Session) -> None:
+    """Build wheel and source archive of every package into dist/."""
+    session.install("build")
+    shutil.rmtree("dist", ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--outdir", "dist", f"packages/{package}", silent=True)
+
+
+@nox.session(requires=["wheels"])
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def alone(session: nox.Session, package: str) -> None:
+    """Install one package from its wheel, with what it declares and no more; run the tests of its source archive."""
+    distribution = nox.project.load_toml(f"packages/{package}/pyproject.toml")["project"]["name"]
+    torch = [TORCH] if package in NEEDS_TORCH else []
+    session.install(*torch, "--find-links", "dist", distribution, *group("test"))
+    archive = next(Path("dist").glob(f"{distribution.replace('-', '_')}-*.tar.gz")).resolve()
+    folder = Path(session.create_tmp())
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    session.chdir(next(path for path in folder.iterdir() if path.name == archive.name.removesuffix(".tar.gz")))
+    session.run("pytest", *(session.posargs or ["-n", "2"]), env=one_thread_per_worker())
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation without a warning, and run its examples."""
+    session.install(TORCH, *group("docs"), *group("test"), *editable())
+    session.run("python", "docs/generate_operators.py", "--check")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-n", "docs", "docs/_build")
+    session.run("pytest", "docs", env=one_thread_per_worker())
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the main job on real data: MNIST by default; ``-- imagenet`` takes a pretrained EfficientNet-Lite0."""
+    session.install(TORCH, *group("demo"), *editable())
+    name, *options = session.posargs or ["mnist"]
+    session.run("python", f"examples/{name}.py", *options)
+
+
+if __name__ == "__main__":
+    nox.main()

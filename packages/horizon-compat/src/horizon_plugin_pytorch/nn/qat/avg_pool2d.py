@@ -1,0 +1,7 @@
+"""Average pooling under quantization-aware training."""
+
+from __future__ import annotations
+
+from bpu_qat_nn.ops.pool import QATAvgPool2d as AvgPool2d
+
+__all__ = ["AvgPool2d"]

@@ -1,0 +1,7 @@
+"""Batch normalization that no layer took in, under quantization-aware training."""
+
+from __future__ import annotations
+
+from bpu_qat_nn.ops.batch_norm import QATBatchNorm2d as BatchNorm2d
+
+__all__ = ["BatchNorm2d"]

@@ -1,0 +1,7 @@
+"""Average pooling to a given size on integers."""
+
+from __future__ import annotations
+
+from bpu_qat_nn.ops.pool import QuantizedAdaptiveAvgPool2d as AdaptiveAvgPool2d
+
+__all__ = ["AdaptiveAvgPool2d"]

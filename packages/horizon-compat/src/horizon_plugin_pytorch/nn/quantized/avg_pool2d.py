@@ -1,0 +1,7 @@
+"""Average pooling on integers."""
+
+from __future__ import annotations
+
+from bpu_qat_nn.ops.pool import QuantizedAvgPool2d as AvgPool2d
+
+__all__ = ["AvgPool2d"]

@@ -1,0 +1,8 @@
+"""Resizing, by the names of torch's modules, on integers."""
+
+from __future__ import annotations
+
+from bpu_qat_nn.ops.resize import QuantizedInterpolate as Upsample
+from bpu_qat_nn.ops.resize import QuantizedInterpolate as UpsamplingBilinear2d
+
+__all__ = ["Upsample", "UpsamplingBilinear2d"]

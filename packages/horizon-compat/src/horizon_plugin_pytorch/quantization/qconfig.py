@@ -1,0 +1,27 @@
+"""QConfig, the predefined ones, and the functions that build them from names."""
+
+from __future__ import annotations
+
+from bpu_qconfig import QConfig as QConfig
+from bpu_qconfig import default_calib_8bit_fake_quant_qconfig as default_calib_8bit_fake_quant_qconfig
+from bpu_qconfig import (
+    default_calib_8bit_weight_16bit_act_fake_quant_qconfig as default_calib_8bit_weight_16bit_act_fake_quant_qconfig,
+)
+from bpu_qconfig import (
+    default_calib_8bit_weight_32bit_out_fake_quant_qconfig as default_calib_8bit_weight_32bit_out_fake_quant_qconfig,
+)
+from bpu_qconfig import default_calib_out_8bit_fake_quant_qconfig as default_calib_out_8bit_fake_quant_qconfig
+from bpu_qconfig import default_qat_8bit_fake_quant_qconfig as default_qat_8bit_fake_quant_qconfig
+from bpu_qconfig import default_qat_8bit_lsq_quant_qconfig as default_qat_8bit_lsq_quant_qconfig
+from bpu_qconfig import (
+    default_qat_8bit_weight_16bit_act_fake_quant_qconfig as default_qat_8bit_weight_16bit_act_fake_quant_qconfig,
+)
+from bpu_qconfig import (
+    default_qat_8bit_weight_32bit_out_fake_quant_qconfig as default_qat_8bit_weight_32bit_out_fake_quant_qconfig,
+)
+from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig as default_qat_out_8bit_fake_quant_qconfig
+from bpu_qconfig import get_default_calib_qconfig as get_default_calib_qconfig
+from bpu_qconfig import get_default_qat_out_qconfig as get_default_qat_out_qconfig
+from bpu_qconfig import get_default_qat_qconfig as get_default_qat_qconfig
+from bpu_qconfig import get_default_qconfig as get_default_qconfig
+from bpu_qconfig import per_channel_qat_8bit_qconfig as per_channel_qat_8bit_qconfig

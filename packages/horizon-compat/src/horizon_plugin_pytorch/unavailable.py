@@ -1,0 +1,162 @@
+"""UNAVAILABLE: the names that the vendor's plugin documents and this version does not have, and what to do instead."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from .errors import NotAvailableError, NotImportableError
+
+__all__ = ["UNAVAILABLE", "explain_missing"]
+
+_FUSE = "fuse_fx finds what to fuse by itself, and prepare_qat_fx calls it"
+_LOWER = (
+    "bpu_deploy_tools.lower(quantized_model, example_inputs) holds the whole model to the march and returns a Program, "
+    "which bpu_kernels runs"
+)
+_COMPILE = f"{_LOWER}; compiling it for the board is not part of this version"
+_SHOW = f"{_LOWER}; bpu_kernels.show(program) prints every operator with its cost"
+_TORCHSCRIPT = f"{_LOWER}; Programs take the place of TorchScript, bpu_kernels.save and load their files"
+_ONNX = f"{_LOWER}; there is no ONNX export in this version"
+_EAGER_CALIBRATION = (
+    "use prepare_qat_fx with a calibration qconfig, then model.eval() and "
+    "set_fake_quantize(model, FakeQuantState.CALIBRATION)"
+)
+_NEWER = "this is the generation of prepare_qat_fx and convert_fx; use those"
+_QCONFIG_DICT = 'give prepare_qat_fx a qconfig_dict: {"": ..., "module_type": [...], "module_name": [...]}'
+_HISTOGRAM = "use observer_v2.PercentileObserver or observer_v2.MSEObserver"
+_FLOAT = "use the function or module of torch behind a DeQuantStub"
+_OUTSIDE = "compute it outside of the quantized part, behind a DeQuantStub; fx_helper.wrap keeps it out of the trace"
+_COMPARE = (
+    "put the prepared model into VALIDATION state: it gives the integers of the converted one, layer by layer; "
+    "there is no profiler in this version"
+)
+_REPORT = "print model.fusion_report and model.prepare_report of a fused or prepared model"
+
+UNAVAILABLE: dict[str, dict[str, str]] = {
+    "horizon_plugin_pytorch.march": {
+        "is_nash_series": "no nash march is supported; list(March) names those that are",
+    },
+    "horizon_plugin_pytorch.dtype": {
+        "qbool": "comparisons have no integer form here; compare behind a DeQuantStub",
+        "qint4": "the types are qint8, qint16 and qint32",
+    },
+    "horizon_plugin_pytorch.qat_mode": {
+        "ConsistencyStrategy": "there is nothing to choose: VALIDATION state equals the board",
+    },
+    "horizon_plugin_pytorch.functional": {
+        "abs": _FLOAT,
+        "argmax": _FLOAT,
+        "filter": _OUTSIDE,
+    },
+    "horizon_plugin_pytorch.jit": {
+        "load": _TORCHSCRIPT,
+        "save": _TORCHSCRIPT,
+        "to_device": _TORCHSCRIPT,
+    },
+    "horizon_plugin_pytorch.quantization": {
+        "CalibObserver": "use MovingAverageMinMaxObserver, or one of observer_v2",
+        "HistogramObserver": _HISTOGRAM,
+        "PrepareMethod": _NEWER,
+        "QconfigSetter": _QCONFIG_DICT,
+        "auto_calibrate": _EAGER_CALIBRATION,
+        "check_model": _LOWER,
+        "compile_model": _COMPILE,
+        "convert": "use convert_fx",
+        "export_hbir": _COMPILE,
+        "freeze_qat_module": "set_fake_quantize(module, FakeQuantState.VALIDATION) keeps the scales of a module",
+        "fuse_known_modules": _FUSE,
+        "fuse_modules": _FUSE,
+        "get_qconfig": "use get_default_qconfig",
+        "load_calib_state_dict": "use qat_model.load_state_dict(calib_model.state_dict()), or load_observer_params",
+        "perf_model": _SHOW,
+        "prepare": _NEWER,
+        "prepare_calibration": _EAGER_CALIBRATION,
+        "prepare_calibration_fx": _EAGER_CALIBRATION,
+        "prepare_qat": "use prepare_qat_fx",
+        "qconfig_template": _QCONFIG_DICT,
+        "visualize_model": _SHOW,
+    },
+    "horizon_plugin_pytorch.quantization.observer": {
+        "CalibObserver": "use MovingAverageMinMaxObserver, or one of observer_v2",
+    },
+    "horizon_plugin_pytorch.quantization.observer_v2": {
+        "HistogramObserver": _HISTOGRAM,
+    },
+    "horizon_plugin_pytorch.quantization.fake_quantize": {
+        "DynamicFakeQuantize": "use FakeQuantize",
+        "FakeCast": "there is no half-precision operator; set the qconfig of float modules to None",
+    },
+    "horizon_plugin_pytorch.fx.fx_helper": {
+        "get_supported_method": "bpu_fx_fusion.RECIPES lists the functions that become modules",
+        "replace_torch_op": "functions become modules by the table bpu_fx_fusion.RECIPES; wrap what shall stay",
+    },
+    "horizon_plugin_pytorch.nn": {
+        "AnchorGenerator": _OUTSIDE,
+        "BgrToYuv444": "use functional.bgr2centered_yuv before the model",
+        "ChannelShuffle": "write it as reshape, transpose, reshape",
+        "Correlation": _OUTSIDE,
+        "DetectionPostProcess": _OUTSIDE,
+        "DetectionPostProcessV1": _OUTSIDE,
+        "GridSample": _FLOAT,
+        "LSTMCell": _FLOAT,
+        "LayerNorm": _FLOAT,
+        "MultiScaleRoIAlign": _OUTSIDE,
+        "PointPillarsScatter": _OUTSIDE,
+        "RcnnPostProcess": _OUTSIDE,
+        "Selu": "use torch.nn.SELU, which is quantized",
+    },
+    "horizon_plugin_pytorch.nn.functional": {
+        "filter": _OUTSIDE,
+        "point_pillars_preprocess": _OUTSIDE,
+    },
+    "horizon_plugin_pytorch.utils": {
+        "_register_onnx_ops": _ONNX,
+    },
+    "horizon_plugin_pytorch.utils.onnx_helper": {
+        "export_quantized_onnx": _ONNX,
+        "export_to_onnx": _ONNX,
+    },
+    "horizon_plugin_pytorch.utils.quant_profiler": {
+        "check_deploy_device": _REPORT,
+        "check_qconfig": "print the prepared model; bpu_qconfig.check_qconfig_for_march checks a qconfig",
+        "check_unfused_operations": _REPORT,
+        "compare_script_models": _COMPARE,
+        "compare_weights": _COMPARE,
+        "featuremap_similarity": _COMPARE,
+        "get_module_called_count": _REPORT,
+        "get_raw_features": _COMPARE,
+        "model_profiler": _COMPARE,
+        "profile_featuremap": _COMPARE,
+        "script_profile": _COMPARE,
+        "set_preserve_qat_mode": "leave modules in float: a DeQuantStub before, a QuantStub behind, qconfig None",
+        "show_cuda_memory_consumption": "use torch.cuda.memory_summary",
+    },
+}
+"""Module -> documented name -> what to do instead. A name that comes to exist leaves this table; a test sees to it."""
+
+
+def explain_missing(module: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module: it raises what UNAVAILABLE says, and the usual error for other names."""
+
+    def missing(name: str) -> Any:
+        instead = UNAVAILABLE[module].get(name)
+        if instead is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        message = (
+            f"{module}.{name} is documented for the vendor's horizon_plugin_pytorch, but not available in this "
+            f"version: {instead}"
+        )
+        if _imports_a_name(sys._getframe(1)):
+            raise NotImportableError(message, name=module)
+        raise NotAvailableError(message)
+
+    return missing
+
+
+def _imports_a_name(frame: FrameType) -> bool:
+    """Whether a frame is at ``from module import name``, where Python drops the text of an AttributeError."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM"
