@@ -78,6 +78,10 @@ class MarchRow:
     add_sumin_scale: Limit
     input_left_shift: Limit
     input_scale: Limit
+    add_shift_difference: Limit
+    """input_left_shift - sumin_left_shift of an addition."""
+    add_int16_shift_difference: Limit
+    """The same where both operands are int16."""
 
     # Operator limits (section 13)
     kernel: Limit
@@ -101,7 +105,8 @@ class MarchRow:
     pool_stride: Limit
     transpose_kernel: Limit
     transpose_stride: Limit
-    transpose_groups: bool
+    wider_than_high: bool
+    """Whether dilation, and the stride of a transposed convolution, may not be larger along height than along width."""
     conv3d_kernel: Limit
     conv3d_stride: Limit
     batch: Limit
@@ -112,6 +117,8 @@ class MarchRow:
     """Names of kernels (bpu_kernels.table.KERNELS) that the march lacks."""
     resize_modes: tuple[tuple[bool, int], ...]
     """(legacy, precision) pairs of bilinear resize; the last is the best."""
+    nearest_factor: Limit
+    """Factors of nearest resize."""
     resize_ratio: tuple[int, int]
     """Largest factor by which an axis may shrink and grow."""
 
@@ -138,6 +145,8 @@ _BERNOULLI2 = MarchRow(
     add_sumin_scale=_upto(32767, "M: negative aborts", first=0),
     input_left_shift=_NONE,
     input_scale=_upto(127, "M: 1..127 measured"),
+    add_shift_difference=_NONE,
+    add_int16_shift_difference=_NONE,
     kernel=_upto(7, "D; M: 8 refused"),
     taps=_upto(2**17, "M: a product of 7 x 7 taps and 2048 channels"),
     channels=_upto(2048, "D"),
@@ -150,19 +159,20 @@ _BERNOULLI2 = MarchRow(
     int16_conv_taps=_NONE,
     int16_any_shift_taps=0,
     avg_pool_kernel=_upto(7, "D"),
-    avg_pool_taps=_upto(49, "D"),
+    avg_pool_taps=_upto(49, "D; M: 1 refused", first=2),
     global_pool_size=_upto(128, "D"),
     max_pool_kernel=_upto(64, "D"),
     pool_stride=_upto(185, "D"),
     transpose_kernel=_upto(14, "D", first=2),
-    transpose_stride=Limit((2, 4), "D"),
-    transpose_groups=False,
+    transpose_stride=Limit((2, 4, 8), "D: 2, 4; M: 8 too, others refused"),
+    wider_than_high=True,
     conv3d_kernel=_NONE,
     conv3d_stride=_NONE,
     batch=_upto(128, "D"),
     feature_size=_upto(4096, "D"),
     refused_kernels=("add", "conv3d", "lut16", "matmul", "sum", "transpose"),
     resize_modes=((True, 8),),
+    nearest_factor=Limit((1, 2, 4, 8, 16, 32), "M: powers of two; 2 and 4 measured"),
     resize_ratio=(185, 256),
 )
 
@@ -186,6 +196,8 @@ def _bayes(march: March, boards: str) -> MarchRow:
         add_sumin_scale=_upto(32767, "M", first=-32767),
         input_left_shift=_upto(15, "M", first=0),
         input_scale=_NONE,
+        add_shift_difference=_upto(23, "M: refused beyond", first=0),
+        add_int16_shift_difference=_upto(15, "D", first=0),
         kernel=_upto(31, "D: below 32"),
         taps=_upto(32767, "D: 65535 on bayes, 32767 on bayes-e"),
         channels=_upto(65536, "D"),
@@ -198,19 +210,20 @@ def _bayes(march: March, boards: str) -> MarchRow:
         int16_conv_taps=_upto(8192, "M"),
         int16_any_shift_taps=256,
         avg_pool_kernel=_upto(256, "D"),
-        avg_pool_taps=_upto(16384, "D"),
+        avg_pool_taps=_upto(16384, "D; M: 1 refused", first=2),
         global_pool_size=_upto(128, "D: kernel of at most 16384 taps"),
         max_pool_kernel=_upto(256, "D"),
         pool_stride=_upto(256, "D"),
         transpose_kernel=_upto(14, "D; M: 2..4 measured", first=2),
-        transpose_stride=_upto(14, "D; M: 2 and 4 measured"),
-        transpose_groups=True,
+        transpose_stride=_upto(14, "D; M: 2, 3, 4, 5, 6, 8 measured, 1 aborts", first=2),
+        wider_than_high=False,
         conv3d_kernel=_upto(9, "D"),
         conv3d_stride=_upto(2, "D"),
         batch=_upto(128, "M: probed to 129"),
         feature_size=_upto(65536, "D"),
         refused_kernels=("add_scaled",),
         resize_modes=((True, 8), (False, 8), (False, 16)),
+        nearest_factor=Limit((1, 2, 4, 8, 16, 32), "M: others refused; 2 and 4 measured"),
         resize_ratio=(255, 65536),
     )
 

@@ -189,12 +189,13 @@ def choose_add_shifted(
     _, exponent = xp.frexp(ratio)
     left = xp.clip(30 - bits + 1 - _int64(exponent, xp), 0, 8)
     residual = _residual(ratio * _power_of_two(left, xp), row.sumin_left_shift, xp)
-    if bits == 16:  # input_left_shift - sumin_left_shift must lie in 0..15
-        shift = residual.sumin_left_shift
-        fitting = xp.where(left - shift > 15, left - 15, xp.where(shift > left, left, shift))
-        scale = residual.sumin_scale * _power_of_two(shift - fitting, xp)
-        scale = xp.clip(_int64(xp.round(scale), xp), 0, 2**15 - 1)
-        residual = ResidualScale(sumin_scale=scale, sumin_left_shift=fitting)
+    # With one int16 operand the hardware allows more; the narrower range costs nothing.
+    most = _last(row.add_int16_shift_difference if bits == 16 else row.add_shift_difference)
+    shift = residual.sumin_left_shift
+    fitting = xp.where(left - shift > most, left - most, xp.where(shift > left, left, shift))
+    scale = residual.sumin_scale * _power_of_two(shift - fitting, xp)
+    scale = xp.clip(_int64(xp.round(scale), xp), 0, 2**15 - 1)
+    residual = ResidualScale(sumin_scale=scale, sumin_left_shift=fitting)
     y_factor = xp.clip(residual.sumin_scale, 1, None) * _power_of_two(residual.sumin_left_shift, xp)
     unit = xp.where(ratio < 1.0, x_scale / _power_of_two(left, xp), y_scale / y_factor)
     return AddScales(input_factor=left, residual=residual, multiplier=unit / out_scale)

@@ -71,9 +71,10 @@ LIMITS = {
     "kernel": ({"shape": (2, 1, 2, 3)}, "kernel 1"),
     "stride": ({"stride": (3, 3), "shape": (2, 3, 3, 3)}, "stride 3"),
     "kernel below stride": ({"stride": (4, 4)}, "smaller than the stride"),
-    "padding": ({"pad": (2, 2)}, "above half"),
+    "padding": ({"pad": (2, 2)}, "divided by stride"),
+    "padding and stride": ({"stride": (2, 4), "pad": (1, 1)}, "multiple of the stride"),
+    "higher than wide": ({"stride": (4, 2)}, "higher than wide"),
     "output padding": ({"output_padding": (2, 0)}, "output_padding"),
-    "groups": ({"groups": 2}, "groups 2"),
     "bias": ({"bias": Bias(bias=parameter(-40000), bias_left_shift=parameter(0))}, "bias -40000"),
     "bias shift": ({"bias": Bias(bias=parameter(1), bias_left_shift=parameter(16))}, "bias_left_shift 16"),
     "residual shift": (

@@ -77,7 +77,9 @@ X = TensorSpec((1, 200, 4, 2), qint8)
 LIMITS = {
     "mode": (ResizeBilinear(size=(4, 4), legacy=False), X, "mode"),
     "shrinks too far": (ResizeBilinear(size=(1, 4)), X, "resize from 200 to 1"),
-    "grows too far": (ResizeNearest(size=(200, 1028)), X, "resize from 4 to 1028"),
+    "grows too far": (ResizeBilinear(size=(200, 1028)), X, "resize from 4 to 1028"),
+    "nearest by a factor that is no power of two": (ResizeNearest(size=(600, 12)), X, "nearest resize"),
+    "nearest by no whole factor": (ResizeNearest(size=(100, 4)), X, "nearest resize"),
     "int16": (ResizeBilinear(size=(4, 4)), TensorSpec(X.shape, qint16), "type qint16"),
 }
 

@@ -75,6 +75,8 @@ def addend_problems(
         found += outside("sumin_scale", residual.sumin_scale, row.sumin_scale)
         found += outside("sumin_left_shift", residual.sumin_left_shift, row.sumin_left_shift)
         found += [f"residual: {reason}" for reason in dtype_problems(row, inputs[1:], (qint8,))]
+        if inputs[0].dtype is qint16:
+            found.append("a residual with int16 input")
         if out is not qint8 and qint16 not in row.activations:
             found.append(f"residual with {out} output (allowed: qint8)")
     return found
@@ -214,7 +216,7 @@ def conv2d_limits(
 ) -> list[str]:
     """Return what the march refuses of a convolution before its weights are known (sections 3 and 13)."""
     taps = prod(kernel) * in_channels // groups
-    depthwise = groups > 1 and groups == in_channels
+    depthwise = groups == in_channels  # one channel counts as depthwise too
     found = [
         *outside("kernel", kernel, row.depthwise_kernel if depthwise else row.kernel),
         *outside("taps", [taps], row.taps),
@@ -228,6 +230,8 @@ def conv2d_limits(
     extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
     if row.pad_at_most_half_kernel and any(p > n // 2 for p, n in zip(pad, extent, strict=True)):
         found.append(f"padding {pad} above half of the kernel's extent {extent}")
+    if row.wider_than_high and dilation[0] > dilation[-1]:
+        found.append(f"dilation {dilation}, higher than wide")
     if out is qint16 and qint16 not in row.activations:
         found.append(f"output type {out}")
     if max(dilation) > 1 and (x is not qint8 or out is not qint8):

@@ -97,7 +97,6 @@ class ConvTranspose2d(Kernel):
             pad=self.pad,
             output_padding=self.output_padding,
             dilation=(1, 1),
-            groups=self.groups,
             x=inputs[0].dtype,
         )
         found = [*limits, *parameter_problems(self.multiplier, row), *size_problems(row, inputs[0])]
@@ -116,7 +115,6 @@ def conv_transpose2d_limits(
     pad: tuple[int, ...],
     output_padding: tuple[int, ...],
     dilation: tuple[int, ...],
-    groups: int,
     x: QuantDType,
 ) -> list[str]:
     """Return what the march refuses of a transposed convolution before its weights are known."""
@@ -125,14 +123,16 @@ def conv_transpose2d_limits(
         *outside("stride", stride, row.transpose_stride),
         *dtype_problems(row, [TensorSpec((), x)], (qint8,)),
     ]
-    if any(p > k // 2 for p, k in zip(pad, kernel, strict=True)):
-        found.append(f"padding {pad} above half of the kernel {kernel}")
+    if any(p > k // s for p, k, s in zip(pad, kernel, stride, strict=True)):
+        found.append(f"padding {pad} (allowed: kernel {kernel} divided by stride {stride})")
+    if any(2 * p % s for p, s in zip(pad, stride, strict=True)):
+        found.append(f"padding {pad} with stride {stride} (twice the padding must be a multiple of the stride)")
+    if row.wider_than_high and stride[0] > stride[1]:
+        found.append(f"stride {stride}, higher than wide")
     if any(k < s for k, s in zip(kernel, stride, strict=True)):
         found.append(f"kernel {kernel} smaller than the stride {stride}")
     if max(output_padding) > 1 or any(o >= s for o, s in zip(output_padding, stride, strict=True)):
         found.append(f"output_padding {output_padding} (allowed: 0, 1, and less than the stride)")
     if max(dilation) > 1:
         found.append(f"dilation {dilation} (allowed: 1)")
-    if groups != 1 and not row.transpose_groups:
-        found.append(f"groups {groups} (allowed: 1)")
     return found

@@ -71,17 +71,15 @@ class Add(Kernel):
         return TensorSpec(_broadcast(self, *inputs), self.out_dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
-        """Types, broadcasting, parameter ranges; for an int16 pair the difference of the left shifts."""
+        """Types, broadcasting, parameter ranges, the difference of the left shifts."""
         found = [*_pair_problems(row, self.out_dtype, *inputs), *parameter_problems(self.multiplier, row)]
         found += outside("sumin_scale", self.residual.sumin_scale, row.add_sumin_scale)
         found += outside("sumin_left_shift", self.residual.sumin_left_shift, row.sumin_left_shift)
         found += outside("input_left_shift", self.input_left_shift, row.input_left_shift)
+        wide = all(spec.dtype is qint16 for spec in inputs)
+        allowed = row.add_int16_shift_difference if wide else row.add_shift_difference
         difference = np.ravel(self.input_left_shift - self.residual.sumin_left_shift)
-        if all(spec.dtype is qint16 for spec in inputs) and not 0 <= difference.min() <= difference.max() <= 15:
-            found.append(
-                f"input_left_shift - sumin_left_shift {difference.min()}..{difference.max()} with two int16 operands "
-                "(allowed: 0..15)"
-            )
+        found += outside("input_left_shift - sumin_left_shift", difference, allowed)
         return found
 
 

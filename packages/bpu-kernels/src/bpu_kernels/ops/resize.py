@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..dtypes import qint8, qint16
+from ..dtypes import qint8
 from ..fixed_point import Array
 from ..kernel import IntArray, Kernel, TensorSpec, dtype_problems, size_problems
 from ..march import MarchRow
@@ -116,6 +116,14 @@ class ResizeNearest(Kernel):
         return TensorSpec((batch, *self.size, channels), inputs[0].dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
-        """Ratio of section 13."""
-        found = [*dtype_problems(row, inputs, (qint8, qint16)), *ratio_problems(row, inputs[0], self.size)]
-        return found + size_problems(row, *inputs)
+        """Whole factors that the march has; int8."""
+        found = [*dtype_problems(row, inputs, (qint8,)), *size_problems(row, *inputs)]
+        return found + nearest_problems(row, inputs[0].shape[1:3], self.size)
+
+
+def nearest_problems(row: MarchRow, shape: tuple[int, ...], size: tuple[int, ...]) -> list[str]:
+    """Return a problem if a nearest resize does not repeat every element so many times as the march can."""
+    factors = [m // n if m % n == 0 else None for n, m in zip(shape, size, strict=True)]
+    if all(factor in row.nearest_factor for factor in factors):
+        return []
+    return [f"nearest resize from {tuple(shape)} to {size} (allowed factors: {row.nearest_factor})"]

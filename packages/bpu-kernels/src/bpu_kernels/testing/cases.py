@@ -65,8 +65,8 @@ def _add(rng: Rng, row: MarchRow) -> Case:
     x, y, out = _pair(rng, row)
     left = random_within(rng, row.input_left_shift)
     shift = random_within(rng, row.sumin_left_shift)
-    if x.dtype == y.dtype == np.int16:
-        shift = np.clip(shift, left - 15, left).astype(np.int32)
+    apart = row.add_shift_difference if x.dtype == np.int8 else row.add_int16_shift_difference
+    shift = np.clip(shift, left - max(apart.allowed), left).astype(np.int32)
     residual = ResidualScale(sumin_scale=random_within(rng, row.add_sumin_scale), sumin_left_shift=shift)
     bound = (1 << (8 * x.dtype.itemsize - 1 + int(left[0]))) + (abs(int(residual.sumin_scale[0])) << 7)
     by = random_multiplier(rng, row, bound, out=out)
@@ -99,6 +99,8 @@ def _rescale(rng: Rng, row: MarchRow) -> Case:
 
 def _window(rng: Rng, x: IntArray, kernels: Limit, strides: Limit) -> dict[str, tuple[int, ...] | bool]:
     kernel = tuple(int(rng.integers(1, min(n, kernels.allowed[-1], 5), endpoint=True)) for n in x.shape[1:3])
+    if kernel == (1, 1):
+        kernel = (1, 2)  # the march refuses an average of one element
     pad = tuple(int(rng.integers(0, k // 2, endpoint=True)) for k in kernel)
     return {"kernel": kernel, "stride": random_entries(rng, strides, 2, 3), "pad": pad, "ceil_mode": coin(rng)}
 
@@ -167,6 +169,12 @@ def _reshape(rng: Rng, row: MarchRow) -> Case:
     return Reshape(shape=(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])), (x,)
 
 
+def _resize_nearest(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng)
+    factors = rng.choice([factor for factor in row.nearest_factor.allowed if factor <= 4], size=2)
+    return ResizeNearest(size=tuple(n * int(f) for n, f in zip(x.shape[1:3], factors, strict=True))), (x,)
+
+
 CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "add": _add,
     "add_scaled": _add_scaled,
@@ -188,7 +196,7 @@ CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "rescale": _rescale,
     "reshape": _reshape,
     "resize_bilinear": _resize_bilinear,
-    "resize_nearest": lambda rng, row: (ResizeNearest(size=random_lengths(rng, 2, 1, 20)), (_feature_map(rng),)),
+    "resize_nearest": _resize_nearest,
     "slice": _slice,
     "sum": _sum,
     "transpose": _transpose,

@@ -37,8 +37,10 @@ def conv2d(rng: Rng, row: MarchRow) -> Case:
     outputs = groups * (1 if per_group == 1 else int(rng.integers(1, 4)))
     kernel = random_lengths(rng, 2, 1, 4)
     dilation = random_entries(rng, row.dilation, 2, 4) if given is out is qint8 and coin(rng) else (1, 1)
+    if row.wider_than_high:
+        dilation = tuple(sorted(dilation))
     stride = random_entries(rng, row.stride, 2, 3)
-    if given is qint16 and per_group == 1 and groups > 1:
+    if given is qint16 and per_group == 1:
         stride = (1, 3) if coin(rng) else (1, 1)
     pad = tuple(int(rng.integers(0, k // 2, endpoint=True)) for k in kernel)
     needed = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
@@ -47,7 +49,7 @@ def conv2d(rng: Rng, row: MarchRow) -> Case:
     )
     weight = random_integers(rng, (outputs, *kernel, per_group))
     bound = _accumulator_bound(weight, given)
-    with_residual = coin(rng) and (out is qint8 or qint16 in row.activations)
+    with_residual = coin(rng) and given is qint8 and (out is qint8 or qint16 in row.activations)
     conv = Conv2d(
         weight=weight,
         bias=random_bias(rng, row, outputs, bound) if coin(rng) else None,
@@ -93,8 +95,10 @@ def conv3d(rng: Rng, row: MarchRow) -> Case:
 def conv_transpose2d(rng: Rng, row: MarchRow) -> Case:
     """With and without groups, output padding, bias, residual, ReLU."""
     stride = random_entries(rng, row.transpose_stride, 2, 4)
+    if row.wider_than_high:
+        stride = tuple(sorted(stride))
     kernel = tuple(max(2, s + int(rng.integers(0, 3))) for s in stride)
-    groups = int(rng.integers(1, 3)) if row.transpose_groups else 1
+    groups = int(rng.integers(1, 3))
     weight = random_integers(rng, (groups * int(rng.integers(1, 4)), *kernel, int(rng.integers(1, 4))))
     x = random_integers(rng, (*random_lengths(rng, 1, 1, 2), *random_lengths(rng, 2, 2, 4), len(weight)))
     outputs = weight.shape[3] * groups
@@ -105,12 +109,16 @@ def conv_transpose2d(rng: Rng, row: MarchRow) -> Case:
         multiplier=random_multiplier(rng, row, bound, channels=outputs),
         residual=random_residual(rng, row, outputs, bound) if coin(rng) else None,
         stride=stride,
-        pad=tuple(int(rng.integers(0, k // 2, endpoint=True)) for k in kernel),
+        pad=tuple(int(rng.choice(_transposed_pads(k, s))) for k, s in zip(kernel, stride, strict=True)),
         output_padding=tuple(int(rng.integers(0, min(s, 2))) for s in stride),
         groups=groups,
         relu=coin(rng),
     )
     return conv, (x, *_residual_of(rng, conv, row, x))
+
+
+def _transposed_pads(kernel: int, stride: int) -> list[int]:
+    return [pad for pad in range(kernel // stride + 1) if 2 * pad % stride == 0]
 
 
 def linear(rng: Rng, row: MarchRow) -> Case:
