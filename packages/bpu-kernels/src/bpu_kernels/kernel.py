@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from .dtypes import QuantDType, qint32
 from .errors import InvalidProgramError
-from .fixed_point import Multiplier
+from .fixed_point import Multiplier, compensation
 from .march import Limit, MarchRow
 
-__all__ = ["IntArray", "Kernel", "TensorSpec", "outside", "parameter_problems"]
+__all__ = ["IntArray", "Kernel", "TensorSpec", "compensation_problems", "outside", "parameter_problems"]
 
 IntArray = NDArray[np.signedinteger[Any]]
 
@@ -119,3 +119,10 @@ def parameter_problems(by: Multiplier, row: MarchRow, *, right_shift: Limit | No
         *outside("output_scale", np.ravel(by.output_scale), row.output_scale),
         *outside("output_right_shift", np.ravel(by.output_right_shift), right_shift or row.output_right_shift),
     ]
+
+
+def compensation_problems(by: Multiplier, row: MarchRow) -> list[str]:
+    """Return a problem if the constant (11) that the compiler adds leaves 32 bits, where it breaks."""
+    if not row.adds_compensation or int(np.max(compensation(by))) < 2**31:
+        return []
+    return ["a multiplier so small that its compensation (11) leaves 32 bits"]

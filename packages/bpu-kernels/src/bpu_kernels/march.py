@@ -85,6 +85,8 @@ class MarchRow:
 
     # Operator limits (section 13)
     kernel: Limit
+    full_kernel: Limit
+    """Kernel that covers the whole map, without padding."""
     taps: Limit
     """Products that one output element of a convolution sums: kh * kw * channels of the group."""
     channels: Limit
@@ -106,13 +108,15 @@ class MarchRow:
     transpose_kernel: Limit
     transpose_stride: Limit
     wider_than_high: bool
-    """Whether dilation, and the stride of a transposed convolution, may not be larger along height than along width."""
+    """Whether dilation, stride of a transposed convolution, factor of nearest resize may not be larger along height."""
     conv3d_kernel: Limit
     conv3d_stride: Limit
     batch: Limit
     feature_size: Limit
 
-    # Operators that only some marches have
+    # Operators that only some marches have, or have in part
+    moves_freely: bool
+    """Whether reshape regroups elements, pad extends channels and slice cuts the batch; otherwise none of them does."""
     refused_kernels: tuple[str, ...]
     """Names of kernels (bpu_kernels.table.KERNELS) that the march lacks."""
     resize_modes: tuple[tuple[bool, int], ...]
@@ -148,6 +152,7 @@ _BERNOULLI2 = MarchRow(
     add_shift_difference=_NONE,
     add_int16_shift_difference=_NONE,
     kernel=_upto(7, "D; M: 8 refused"),
+    full_kernel=_upto(31, "D"),
     taps=_upto(2**17, "M: a product of 7 x 7 taps and 2048 channels"),
     channels=_upto(2048, "D"),
     output_channels=_upto(4096, "D: 2048, or 4096 as model output"),
@@ -168,6 +173,7 @@ _BERNOULLI2 = MarchRow(
     wider_than_high=True,
     conv3d_kernel=_NONE,
     conv3d_stride=_NONE,
+    moves_freely=False,
     batch=_upto(128, "D"),
     feature_size=_upto(4096, "D"),
     refused_kernels=("add", "conv3d", "lut16", "matmul", "sum", "transpose"),
@@ -199,6 +205,7 @@ def _bayes(march: March, boards: str) -> MarchRow:
         add_shift_difference=_upto(23, "M: refused beyond", first=0),
         add_int16_shift_difference=_upto(15, "D", first=0),
         kernel=_upto(31, "D: below 32"),
+        full_kernel=_upto(31, "D: below 32"),
         taps=_upto(32767, "D: 65535 on bayes, 32767 on bayes-e"),
         channels=_upto(65536, "D"),
         output_channels=_upto(65536, "D"),
@@ -219,6 +226,7 @@ def _bayes(march: March, boards: str) -> MarchRow:
         wider_than_high=False,
         conv3d_kernel=_upto(9, "D"),
         conv3d_stride=_upto(2, "D"),
+        moves_freely=True,
         batch=_upto(128, "M: probed to 129"),
         feature_size=_upto(65536, "D"),
         refused_kernels=("add_scaled",),

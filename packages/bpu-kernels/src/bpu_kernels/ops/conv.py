@@ -192,6 +192,7 @@ class Conv2d(Convolution):
             x=x.dtype,
             out=self.out_dtype,
             relu=self.relu,
+            covers_map=x.shape[1:3] == tuple(self.weight.shape[1:3]) and not any(self.pad),
         )
         taps = prod(self.weight.shape[1:])
         wide = x.dtype is qint16 and taps > row.int16_any_shift_taps and self.out_dtype is not qint32
@@ -213,12 +214,17 @@ def conv2d_limits(
     x: QuantDType,
     out: QuantDType,
     relu: bool,
+    covers_map: bool = False,
 ) -> list[str]:
-    """Return what the march refuses of a convolution before its weights are known (sections 3 and 13)."""
+    """Return what the march refuses of a convolution before its weights are known (sections 3 and 13).
+
+    ``covers_map``: the kernel is as large as the map, and there is no padding.
+    """
     taps = prod(kernel) * in_channels // groups
     depthwise = groups == in_channels  # one channel counts as depthwise too
+    largest = row.full_kernel if covers_map else row.depthwise_kernel if depthwise else row.kernel
     found = [
-        *outside("kernel", kernel, row.depthwise_kernel if depthwise else row.kernel),
+        *outside("kernel", kernel, largest),
         *outside("taps", [taps], row.taps),
         *outside("input channels", [in_channels], row.channels),
         *outside("output channels", [out_channels], row.output_channels),

@@ -9,7 +9,16 @@ import numpy as np
 
 from ..dtypes import QuantDType, qint8, qint16
 from ..fixed_point import Array, Multiplier, compensation, requantize, rescale, shift_left
-from ..kernel import IntArray, Kernel, TensorSpec, dtype_problems, outside, parameter_problems, size_problems
+from ..kernel import (
+    IntArray,
+    Kernel,
+    TensorSpec,
+    compensation_problems,
+    dtype_problems,
+    outside,
+    parameter_problems,
+    size_problems,
+)
 from ..march import MarchRow
 from ..multiplier import ResidualScale
 
@@ -108,6 +117,7 @@ class AddScaled(Kernel):
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Types, equal shapes, parameter ranges."""
         found = [*_pair_problems(row, qint8, *inputs), *parameter_problems(self.multiplier, row)]
+        found += compensation_problems(self.multiplier, row)
         found += outside("input_scale", self.input_scale, row.input_scale)
         return found + outside("sumin_scale", self.sumin_scale, row.add_sumin_scale)
 
@@ -138,7 +148,8 @@ class Mul(Kernel):
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Types, broadcasting, parameter ranges."""
-        return [*_pair_problems(row, self.out_dtype, *inputs), *parameter_problems(self.multiplier, row)]
+        found = [*_pair_problems(row, self.out_dtype, *inputs), *parameter_problems(self.multiplier, row)]
+        return found + compensation_problems(self.multiplier, row)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

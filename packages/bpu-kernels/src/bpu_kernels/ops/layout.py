@@ -35,8 +35,14 @@ class Reshape(Kernel):
         return TensorSpec(self.shape, inputs[0].dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
-        """At most ten axes."""
-        return [f"{len(self.shape)} dimensions (allowed: 10)"] if len(self.shape) > 10 else []
+        """At most ten axes; some marches only add and drop axes of length 1."""
+        found = [f"{len(self.shape)} dimensions (allowed: 10)"] if len(self.shape) > 10 else []
+        before, after = ([n for n in shape if n != 1] for shape in (inputs[0].shape, self.shape))
+        if not row.moves_freely and before != after:
+            found.append(
+                f"reshape from {inputs[0].shape} to {self.shape} (allowed: adding and dropping axes of length 1)"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,9 +102,13 @@ class Pad(Kernel):
         return TensorSpec(tuple(map(sum, zip(x.shape, self.before, self.after, strict=True))), x.dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
-        """Not along the batch."""
+        """Not along the batch; on some marches not along the channels."""
         found = dtype_problems(row, inputs, (qint8, qint16))
-        return found + (["padding of the batch"] if self.before[0] or self.after[0] else [])
+        if self.before[0] or self.after[0]:
+            found.append("padding of the batch")
+        if not row.moves_freely and (self.before[-1] or self.after[-1]):
+            found.append("padding of the channels")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,5 +138,8 @@ class Slice(Kernel):
         return TensorSpec(tuple(len(range(a, b, c)) for a, b, c, _ in triples), x.dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
-        """Types."""
-        return dtype_problems(row, inputs, (qint8, qint16, qint32))
+        """Types; on some marches not along the batch."""
+        found = dtype_problems(row, inputs, (qint8, qint16, qint32))
+        if not row.moves_freely and (self.start[0], self.stop[0], self.step[0]) != (0, inputs[0].shape[0], 1):
+            found.append("slice of the batch")
+        return found

@@ -10,7 +10,16 @@ import numpy as np
 
 from ..dtypes import qint8
 from ..fixed_point import Multiplier, requantize, requantize_pool
-from ..kernel import IntArray, Kernel, TensorSpec, dtype_problems, outside, parameter_problems, size_problems
+from ..kernel import (
+    IntArray,
+    Kernel,
+    TensorSpec,
+    compensation_problems,
+    dtype_problems,
+    outside,
+    parameter_problems,
+    size_problems,
+)
 from ..march import MarchRow
 
 __all__ = ["AvgPool2d", "GlobalAvgPool2d", "MaxPool2d"]
@@ -39,6 +48,17 @@ class _Window(Kernel):
         if min(spatial) < 1:
             raise self.reject(f"a window of {self.kernel} does not fit", x)
         return TensorSpec((x.shape[0], *spatial, x.shape[3]), x.dtype)
+
+    def window_problems(self, row: MarchRow, x: TensorSpec) -> list[str]:
+        """Return what the march does otherwise: it keeps a last window that starts behind the input."""
+        found = size_problems(row, x)
+        behind = [
+            -(-(n + 2 * p - k) // s) * s >= n + p
+            for n, k, s, p in zip(x.shape[1:3], self.kernel, self.stride, self.pad, strict=True)
+        ]
+        if self.ceil_mode and any(behind):
+            found.append(f"ceil_mode with a last window behind the input (kernel {self.kernel}, stride {self.stride})")
+        return found + outside("stride", self.stride, row.pool_stride)
 
     def taps(self, x: IntArray, fill: int) -> Iterator[IntArray]:
         """Yield, for each position in the window, the input seen from it by every output element."""
@@ -75,9 +95,10 @@ class AvgPool2d(_Window):
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Window, stride, types and parameter ranges."""
         found = [*parameter_problems(self.multiplier, row), *dtype_problems(row, inputs, (qint8,))]
+        found += compensation_problems(self.multiplier, row)
         found += outside("kernel", self.kernel, row.avg_pool_kernel)
         found += outside("window elements", [self.kernel[0] * self.kernel[1]], row.avg_pool_taps)
-        return found + outside("stride", self.stride, row.pool_stride) + size_problems(row, *inputs)
+        return found + self.window_problems(row, inputs[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,5 +146,5 @@ class MaxPool2d(_Window):
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Window, stride and types."""
-        found = [*outside("kernel", self.kernel, row.max_pool_kernel), *outside("stride", self.stride, row.pool_stride)]
-        return found + dtype_problems(row, inputs, (qint8,)) + size_problems(row, *inputs)
+        found = outside("kernel", self.kernel, row.max_pool_kernel)
+        return found + dtype_problems(row, inputs, (qint8,)) + self.window_problems(row, inputs[0])

@@ -124,6 +124,8 @@ class ResizeNearest(Kernel):
 def nearest_problems(row: MarchRow, shape: tuple[int, ...], size: tuple[int, ...]) -> list[str]:
     """Return a problem if a nearest resize does not repeat every element so many times as the march can."""
     factors = [m // n if m % n == 0 else None for n, m in zip(shape, size, strict=True)]
-    if all(factor in row.nearest_factor for factor in factors):
-        return []
-    return [f"nearest resize from {tuple(shape)} to {size} (allowed factors: {row.nearest_factor})"]
+    if any(factor not in row.nearest_factor for factor in factors):
+        return [f"nearest resize from {tuple(shape)} to {size} (allowed factors: {row.nearest_factor})"]
+    if row.wider_than_high and size[0] * shape[1] > size[1] * shape[0]:
+        return [f"nearest resize from {tuple(shape)} to {size}, growing more in height than in width"]
+    return []

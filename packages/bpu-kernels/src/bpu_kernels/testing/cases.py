@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..dtypes import QuantDType, qint8, qint16
+from ..dtypes import QuantDType, qint8, qint16, quant_dtype
 from ..errors import ArgumentError
 from ..fixed_point import Multiplier
-from ..kernel import IntArray
+from ..kernel import IntArray, TensorSpec
 from ..march import Limit, March, MarchRow, march_row
 from ..multiplier import ResidualScale
 from ..ops.concat import Concat
@@ -41,7 +41,12 @@ def random_case(name: str, march: March | str, rng: np.random.Generator) -> Case
     if name not in CASES or name in row.refused_kernels:
         possible = ", ".join(each for each in CASES if each not in row.refused_kernels)
         raise ArgumentError(f"no cases of {name!r} for {row.march}; there are cases of {possible}")
-    return CASES[name](rng, row)
+    for _ in range(100):
+        kernel, inputs = CASES[name](rng, row)
+        specs = [TensorSpec(value.shape, quant_dtype(value.dtype)) for value in inputs]
+        if not kernel.problems(row, *specs):
+            return kernel, inputs
+    raise ArgumentError(f"100 random cases of {name!r} in a row are beyond {row.march}; mend their generator")
 
 
 def _feature_map(rng: Rng, dtype: QuantDType = qint8, *, side: int = 9) -> IntArray:
@@ -150,6 +155,8 @@ def _pad(rng: Rng, row: MarchRow) -> Case:
     x = _feature_map(rng, row.activations[rng.integers(len(row.activations))])
     before, after = ((0, *random_lengths(rng, 3, 0, 2)) for _ in range(2))
     mode = str(rng.choice(["constant", "edge"]))
+    if not row.moves_freely:
+        before, after = (*before[:3], 0), (*after[:3], 0)
     return Pad(before=before, after=after, value=int(rng.integers(-128, 128)), mode=mode), (x,)
 
 
@@ -166,12 +173,15 @@ def _transpose(rng: Rng, row: MarchRow) -> Case:
 
 def _reshape(rng: Rng, row: MarchRow) -> Case:
     x = _feature_map(rng)
-    return Reshape(shape=(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])), (x,)
+    batch, height, width, channels = x.shape
+    if row.moves_freely:
+        return Reshape(shape=(batch, height * width, channels)), (x,)
+    return Reshape(shape=(batch, height, width, 1, channels)), (x,)
 
 
 def _resize_nearest(rng: Rng, row: MarchRow) -> Case:
     x = _feature_map(rng)
-    factors = rng.choice([factor for factor in row.nearest_factor.allowed if factor <= 4], size=2)
+    factors = np.sort(rng.choice([factor for factor in row.nearest_factor.allowed if factor <= 4], size=2))
     return ResizeNearest(size=tuple(n * int(f) for n, f in zip(x.shape[1:3], factors, strict=True))), (x,)
 
 
