@@ -15,11 +15,6 @@ from horizon_plugin_pytorch.nn import Interpolate, qat, quantized
 from horizon_plugin_pytorch.quantization import DeQuantStub, QuantStub, convert_fx, prepare_qat_fx
 from horizon_plugin_pytorch.quantization.fx.graph_module import ObservedGraphModule
 
-SHADOWED = pytest.mark.xfail(
-    raises=(AssertionError, pickle.PicklingError),
-    reason="bpu_qat_nn.ops.conv: the class made for ConvBN2d takes the name QATConv2d away from that of Conv2d",
-)
-
 
 class Model(nn.Module):
     def __init__(self, body: nn.Module) -> None:
@@ -76,8 +71,6 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str, type[nn.Module], type[nn.Mo
 }
 """Name -> float module, where it ends up in the model, its class while it trains, its class on integers."""
 
-NAMES = [pytest.param(name, marks=SHADOWED if name == "conv" else (), id=name) for name in CASES]
-
 
 def prepare(name: str) -> ObservedGraphModule:
     model = prepare_qat_fx(Model(CASES[name][0]()).eval(), {"": qconfig.default_qat_8bit_fake_quant_qconfig})
@@ -85,7 +78,7 @@ def prepare(name: str) -> ObservedGraphModule:
     return model
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_module_has_its_documented_class_in_each_stage(name: str) -> None:
     _, path, trained, converted = CASES[name]
     model = prepare(name)
@@ -94,7 +87,7 @@ def test_module_has_its_documented_class_in_each_stage(name: str) -> None:
     assert type(convert_fx(model).get_submodule(path)) is converted
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_model_survives_pickling_in_each_stage(name: str) -> None:
     x = torch.randn(2, 4, 8, 8)
     model = prepare(name).eval()

@@ -102,7 +102,6 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
         "DetectionPostProcess": _OUTSIDE,
         "DetectionPostProcessV1": _OUTSIDE,
         "GridSample": _FLOAT,
-        "LSTMCell": _FLOAT,
         "LayerNorm": _FLOAT,
         "MultiScaleRoIAlign": _OUTSIDE,
         "PointPillarsScatter": _OUTSIDE,

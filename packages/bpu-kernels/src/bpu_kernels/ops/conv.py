@@ -242,6 +242,8 @@ def conv2d_limits(
         found.append(f"output type {out}")
     if max(dilation) > 1 and (x is not qint8 or out is not qint8):
         found.append(f"dilation with {x} input and {out} output (allowed: qint8 to qint8)")
+    if max(dilation) > 1 and max(stride) > 1:
+        found.append(f"dilation {dilation} with stride {stride} (allowed: stride 1)")
     if out is qint32 and relu and not row.rounds:
         found.append("ReLU fused to an int32 output; apply it outside the model, or quantize the output")
     if x is qint16 and qint16 in row.activations:

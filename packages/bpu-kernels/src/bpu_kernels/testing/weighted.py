@@ -39,7 +39,7 @@ def conv2d(rng: Rng, row: MarchRow) -> Case:
     dilation = random_entries(rng, row.dilation, 2, 4) if given is out is qint8 and coin(rng) else (1, 1)
     if row.wider_than_high:
         dilation = tuple(sorted(dilation))
-    stride = random_entries(rng, row.stride, 2, 3)
+    stride = random_entries(rng, row.stride, 2, 3) if max(dilation) == 1 else (1, 1)
     if given is qint16 and per_group == 1:
         stride = (1, 3) if coin(rng) else (1, 1)
     pad = tuple(int(rng.integers(0, k // 2, endpoint=True)) for k in kernel)

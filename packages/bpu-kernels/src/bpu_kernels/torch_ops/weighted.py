@@ -69,6 +69,11 @@ def accumulate(kernel: Weighted, x: Tensor) -> Tensor:
     Returns:
         int32 for int8 input, int64 for int16 input; channel axis as of x.
     """
+    with torch.autocast(x.device.type, enabled=False):  # half precision would not be exact
+        return _accumulate(kernel, x)
+
+
+def _accumulate(kernel: Weighted, x: Tensor) -> Tensor:
     weight = torch_weight(kernel)
     if x.dtype != torch.int8:
         return _convolve(kernel, x.double(), weight.double()).round_().long()
@@ -146,6 +151,7 @@ def finish(
 
 def matmul(kernel: Matmul, x: Tensor, y: Tensor) -> Tensor:
     """Return the int32 sums of a batched matrix product of int8 tensors."""
-    if x.shape[-1] <= FLOAT32_TAPS and x.device.type == "cpu":
-        return (x.float() @ y.float()).int()
-    return (x.double() @ y.double()).round_().int()
+    with torch.autocast(x.device.type, enabled=False):
+        if x.shape[-1] <= FLOAT32_TAPS and x.device.type == "cpu":
+            return (x.float() @ y.float()).int()
+        return (x.double() @ y.double()).round_().int()

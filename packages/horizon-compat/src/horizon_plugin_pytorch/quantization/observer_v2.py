@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bpu_qconfig import ClipObserver as ClipObserver
-from bpu_qconfig import ClipStdObserver as ClipStdObserver
+from bpu_qconfig import ClipStd as ClipStd
 from bpu_qconfig import FixedScaleObserver as FixedScaleObserver
 from bpu_qconfig import KLObserver as KLObserver
 from bpu_qconfig import MinMaxObserver as MinMaxObserver
