@@ -106,6 +106,18 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "docs", env=one_thread_per_worker())
 
 
+@nox.session(default=False)
+def hbdk(session: nox.Session) -> None:
+    """Install the vendor's toolkit in a folder of its own and compare its simulator with our Programs."""
+    session.install(TORCH, *group("test"), *editable())
+    home = Path(session.cache_dir, "hbdk").resolve()
+    if not (home / "hbdk" / "bin" / "hbdk-cc").exists():
+        wheel = ["--no-deps", "--python-version", "3.10", "--platform", "manylinux2014_x86_64", "--only-binary=:all:"]
+        session.run("python", "-m", "pip", "install", "--quiet", *wheel, "--target", str(home), "dgdk==1.0.0")
+    environment = {**one_thread_per_worker(), "HBDK_HOME": str(home)}
+    session.run("pytest", "-m", "hbdk", *(session.posargs or ["-n", "2"]), env=environment)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the main job on real data: MNIST by default; ``-- imagenet`` takes a pretrained EfficientNet-Lite0."""

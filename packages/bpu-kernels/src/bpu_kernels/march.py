@@ -116,7 +116,7 @@ class MarchRow:
 
     # Operators that only some marches have, or have in part
     moves_freely: bool
-    """Whether reshape regroups elements, pad extends channels and slice cuts the batch; otherwise none of them does."""
+    """Whether reshape regroups elements, pad extends channels or copies the edge, and slice cuts the batch, or none."""
     refused_kernels: tuple[str, ...]
     """Names of kernels (bpu_kernels.table.KERNELS) that the march lacks."""
     resize_modes: tuple[tuple[bool, int], ...]

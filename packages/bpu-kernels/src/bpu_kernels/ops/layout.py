@@ -102,12 +102,14 @@ class Pad(Kernel):
         return TensorSpec(tuple(map(sum, zip(x.shape, self.before, self.after, strict=True))), x.dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
-        """Not along the batch; on some marches not along the channels."""
+        """Not along the batch; on some marches only along height and width, and with a constant."""
         found = dtype_problems(row, inputs, (qint8, qint16))
         if self.before[0] or self.after[0]:
             found.append("padding of the batch")
         if not row.moves_freely and (self.before[-1] or self.after[-1]):
             found.append("padding of the channels")
+        if not row.moves_freely and self.mode == "edge":
+            found.append("padding with copies of the edge")
         return found
 
 

@@ -154,7 +154,7 @@ def _resize_bilinear(rng: Rng, row: MarchRow) -> Case:
 def _pad(rng: Rng, row: MarchRow) -> Case:
     x = _feature_map(rng, row.activations[rng.integers(len(row.activations))])
     before, after = ((0, *random_lengths(rng, 3, 0, 2)) for _ in range(2))
-    mode = str(rng.choice(["constant", "edge"]))
+    mode = str(rng.choice(["constant", "edge"])) if row.moves_freely else "constant"
     if not row.moves_freely:
         before, after = (*before[:3], 0), (*after[:3], 0)
     return Pad(before=before, after=after, value=int(rng.integers(-128, 128)), mode=mode), (x,)
@@ -176,7 +176,7 @@ def _reshape(rng: Rng, row: MarchRow) -> Case:
     batch, height, width, channels = x.shape
     if row.moves_freely:
         return Reshape(shape=(batch, height * width, channels)), (x,)
-    return Reshape(shape=(batch, height, width, 1, channels)), (x,)
+    return Reshape(shape=(batch, channels)), (x[:, :1, :1],)
 
 
 def _resize_nearest(rng: Rng, row: MarchRow) -> Case:

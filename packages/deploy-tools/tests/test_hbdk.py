@@ -1,0 +1,106 @@
+"""The fourth witness: the vendor's simulator gives the Program's integers. Needs the vendor's toolkit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpu_kernels
+import numpy as np
+import pytest
+from bpu_kernels import KERNELS, Program, ProgramBuilder
+from bpu_kernels.march import March, march_row
+from bpu_kernels.testing import assert_integers_equal, random_case
+from bpu_qat_nn import convert_fx
+from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
+from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig, march_scope
+
+from bpu_deploy_tools import lower
+from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, Toolkit, find_toolkit, simulate
+from bpu_deploy_tools.hbdk.hbir import BUILD, plan
+from bpu_deploy_tools.layout import channels_last
+
+WITHOUT_OPERATOR = ("reinterpret",)
+"""Kernels for which nothing runs; a model of them alone is none for the tools."""
+
+OPERATORS = [
+    pytest.param(name, march, id=f"{name}-{march}")
+    for name in KERNELS
+    for march in March
+    if name not in (*march_row(march).refused_kernels, *WITHOUT_OPERATOR)
+]
+WHOLE_NETS = [pytest.param(name, march, id=f"{name}-{march}") for name, case in NETS.items() for march in case.marches]
+
+
+@pytest.fixture(scope="module")
+def toolkit() -> Toolkit:
+    try:
+        return find_toolkit()
+    except HbdkNotFoundError as error:
+        pytest.skip(str(error).splitlines()[0])
+
+
+def one_operator(name: str, march: March, seed: int) -> tuple[Program, dict[str, Any]]:
+    kernel, inputs = random_case(name, march, np.random.default_rng(seed))
+    builder = ProgramBuilder(march)
+    values = [builder.input(f"x{i}", x.shape, x.dtype, 1.0) for i, x in enumerate(inputs)]
+    builder.output(builder.add(kernel, *values, name="op", scale=1.0), "y")
+    return builder.build(), {f"x{i}": x for i, x in enumerate(inputs)}
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize(("name", "march"), OPERATORS)
+def test_simulator_gives_the_integers_of_the_operator(name: str, march: March, toolkit: Toolkit) -> None:
+    for seed in range(4):
+        program, inputs = one_operator(name, march, seed)
+        if not any(call["function"] != "ModelInput" for call in plan(program).calls):
+            continue  # a case for which nothing runs, such as joining one tensor
+        got = simulate(program, inputs, toolkit=toolkit, limits=Limits(seconds=120, memory_gib=8))["y"]
+        assert_integers_equal(got, bpu_kernels.run(program, inputs)["y"], what=f"{name}, seed {seed}")
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize(("name", "march"), WHOLE_NETS)
+def test_simulator_gives_the_integers_of_the_net(name: str, march: March, toolkit: Toolkit) -> None:
+    case = NETS[name]
+    wide = [(path, default_qat_out_8bit_fake_quant_qconfig) for path in case.high_precision]
+    model = prepared(case.model(), march, module_name=wide)
+    calibrate(model, case.shapes)
+    reals = real_inputs([(1, *shape[1:]) for shape in case.shapes], seed=5)
+    with march_scope(march):
+        program = lower(convert_fx(model), reals)
+    stored = {
+        each.name: np.ascontiguousarray(x.permute(channels_last(x.dim())).numpy())
+        for each, x in zip(program.inputs, reals, strict=True)
+    }
+    inputs = bpu_kernels.quantize_inputs(program, stored)
+    expected = bpu_kernels.run(program, inputs)
+    got = simulate(program, inputs, toolkit=toolkit)
+    for output in expected:
+        assert_integers_equal(got[output], expected[output], what=output)
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize("march", list(March), ids=str)
+def test_simulator_sees_nv12_as_the_program_does(march: March, toolkit: Toolkit) -> None:
+    from bpu_kernels.ops.color import centered_yuv_to_rgb
+
+    builder = ProgramBuilder(march)
+    image = builder.input("image", (1, 32, 48, 3), "qint8", 1.0, "pyramid")
+    kernel = centered_yuv_to_rgb(march_row(march), swing="full", mean=[123.7], std=[58.0], q_scale=0.02)
+    builder.output(builder.add(kernel, image, name="rgb", scale=0.02), "rgb")
+    program = builder.build()
+    frame = np.random.default_rng(0).integers(0, 256, 32 * 48 * 3 // 2, dtype=np.uint8)
+    got = simulate(program, {"image": frame}, toolkit=toolkit)["rgb"]
+    assert_integers_equal(got, bpu_kernels.run(program, {"image": frame})["rgb"])
+
+
+def test_every_kernel_has_builder_calls() -> None:
+    assert {kernel.__name__ for kernel in BUILD} == {kernel.__name__ for kernel in KERNELS.values()}
+
+
+def test_missing_toolkit_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    find_toolkit.cache_clear()
+    monkeypatch.setenv("HBDK_HOME", str(tmp_path))
+    with pytest.raises(HbdkNotFoundError, match=r"(?s)HBDK_HOME is .*pip install"):
+        find_toolkit()
+    find_toolkit.cache_clear()
