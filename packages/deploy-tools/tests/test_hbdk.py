@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import bpu_kernels
 import numpy as np
 import pytest
+
+import bpu_kernels
+from bpu_deploy_tools import lower
+from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, Toolkit, find_toolkit, simulate
+from bpu_deploy_tools.hbdk.hbir import BUILD, plan
+from bpu_deploy_tools.layout import channels_last
 from bpu_kernels import KERNELS, Program, ProgramBuilder
 from bpu_kernels.march import March, march_row
 from bpu_kernels.testing import assert_integers_equal, random_case
 from bpu_qat_nn import convert_fx
 from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
 from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig, march_scope
-
-from bpu_deploy_tools import lower
-from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, Toolkit, find_toolkit, simulate
-from bpu_deploy_tools.hbdk.hbir import BUILD, plan
-from bpu_deploy_tools.layout import channels_last
 
 WITHOUT_OPERATOR = ("reinterpret",)
 """Kernels for which nothing runs; a model of them alone is none for the tools."""

@@ -7,15 +7,27 @@ elements move when an operator needs another one, and not even then if the moved
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 
 from .errors import LoweringError
 
-__all__ = ["Window", "channels_last", "identity", "order_after_squeeze", "permuted_axes", "shape_after", "windows"]
+__all__ = [
+    "Order",
+    "Shuffle",
+    "Window",
+    "channels_last",
+    "identity",
+    "order_after_squeeze",
+    "permuted_axes",
+    "shape_after",
+    "windows",
+]
 
 Order = tuple[int, ...]
 Move = Callable[[torch.Tensor], Any]
@@ -101,6 +113,17 @@ def _window(source: torch.Tensor, part: torch.Tensor) -> Window:
     return Window(tuple(start), tuple(stop), tuple(step), tuple(part.shape))
 
 
-def bound(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Move:
-    """Return a function of the tensor alone."""
-    return lambda tensor: func(tensor, *args, **kwargs)
+@dataclass(frozen=True)
+class Shuffle:
+    """A flattened axis whose features lie in memory as (H, W, C) while torch counts them as (C, H, W)."""
+
+    axis: int
+    """Axis of the torch tensor."""
+    tile: tuple[int, ...]
+    """Lengths as torch counts them, channels first."""
+    source: Any
+    """The tensor that was flattened."""
+
+    def logical_index(self) -> np.ndarray:
+        """Return, for each stored position, the feature that lies there."""
+        return np.moveaxis(np.arange(prod(self.tile)).reshape(self.tile), 0, -1).ravel()

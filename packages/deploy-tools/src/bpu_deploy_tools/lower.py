@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +10,12 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_flatten_with_path, tree_map_with_path
 
-from bpu_kernels import Program, ProgramBuilder
-from bpu_qat_nn import QTensor, QuantizedGraphModule
+from bpu_kernels import Program
+from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule
 
 from .errors import LoweringError
-from .symbolic import Recorder, SymbolicReal, SymbolicTensor
+from .recorder import Recorded, Recorder
+from .symbolic import SymbolicReal, SymbolicTensor
 
 __all__ = ["lower", "torch_outputs"]
 
@@ -45,15 +45,13 @@ def lower(
         LoweringError: something in the model works on real values or has no integer form; the message names it.
         UnsupportedError: the march cannot run the Program; the message lists every node and reason.
     """
-    builder = ProgramBuilder(quantized.march)
-    recorder = Recorder(builder)
+    recorder = Recorder()
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    interpreter = _Recording(quantized, recorder, input_source)
     with torch.no_grad():
-        result = interpreter.run(*arguments)
+        result = _Recording(quantized, recorder, input_source).run(*arguments)
     recorder.path = "to_output"  # of transposes that only the outputs need
-    orders = _declare_outputs(result, builder)
-    return _without_dead_nodes(builder.build({**orders, **(metadata or {})}))
+    outputs, orders = _outputs(result, recorder)
+    return recorder.program(quantized.march, outputs, {**orders, **(metadata or {})})
 
 
 class _Recording(Interpreter):
@@ -61,8 +59,8 @@ class _Recording(Interpreter):
 
     def __init__(self, module: QuantizedGraphModule, recorder: Recorder, input_source: str | Mapping[str, str]) -> None:
         super().__init__(module)
+        self.extra_traceback = False  # errors name the node themselves
         self.recorder, self.input_source = recorder, input_source
-        self.named: dict[str, str] = {}
 
     def run_node(self, n: Node) -> Any:
         """Run one node; errors name it."""
@@ -72,7 +70,7 @@ class _Recording(Interpreter):
         self.recorder.path = path
         try:
             result = super().run_node(n)
-        except LoweringError as error:
+        except (LoweringError, BpuQatError) as error:
             raise LoweringError(f"{path}: {error}") from error
         return self._stand_in(n, result) if n.op == "placeholder" else result
 
@@ -83,8 +81,8 @@ class _Recording(Interpreter):
             if not isinstance(leaf, Tensor):
                 return leaf
             name = "_".join([str(n.target), *(str(_key(part)) for part in path)])
-            source = self.input_source if isinstance(self.input_source, str) else self.input_source.get(name, "ddr")
-            self.recorder.sources[name] = source
+            by_name = {name: self.input_source} if isinstance(self.input_source, str) else self.input_source
+            self.recorder.sources[name] = by_name.get(name, "ddr")
             return SymbolicReal(self.recorder, name, tuple(leaf.shape))
 
         return tree_map_with_path(replace_tensor, given)
@@ -94,8 +92,9 @@ def _key(part: Any) -> Any:
     return getattr(part, "key", getattr(part, "idx", getattr(part, "name", part)))
 
 
-def _declare_outputs(result: Any, builder: ProgramBuilder) -> dict[str, str]:
-    """Hand out every tensor of the model's result; return their orders."""
+def _outputs(result: Any, recorder: Recorder) -> tuple[dict[str, Recorded], dict[str, str]]:
+    """Return every quantized tensor of the model's result by name, and their orders as metadata."""
+    outputs: dict[str, Recorded] = {}
     orders: dict[str, str] = {}
     leaves, _ = tree_flatten_with_path(result)
     for position, (path, leaf) in enumerate(leaves):
@@ -108,24 +107,20 @@ def _declare_outputs(result: Any, builder: ProgramBuilder) -> dict[str, str]:
                 )
             continue
         tensor = tensor.unshuffled()
-        name = "_".join(str(_key(part)) for part in path) or "output"
-        name = f"output_{name}" if name.isdigit() else name
-        builder.output(tensor.value, name)
+        name = _output_name(path, recorder)
+        if name in outputs:
+            raise LoweringError(f"two outputs would be called {name!r}; rename a key of what the model returns")
+        outputs[name] = tensor.value
         orders[f"{_ORDER}{name}"] = " ".join(map(str, tensor.order))
-    if not orders:
+    if not outputs:
         raise LoweringError("the model returns no quantized tensor")
-    return orders
+    return outputs, orders
 
 
-def _without_dead_nodes(program: Program) -> Program:
-    """Leave out nodes that nothing reads, such as reshapes that were merged into a later one."""
-    needed = {output.tensor for output in program.outputs}
-    kept = []
-    for node in reversed(program.nodes):
-        if node.output in needed:
-            kept.append(node)
-            needed.update(node.inputs)
-    return dataclasses.replace(program, nodes=tuple(reversed(kept)))
+def _output_name(path: Any, recorder: Recorder) -> str:
+    """Return the keys and indices that lead to an output; "output_" before it where it needs a name of its own."""
+    name = "_".join(str(_key(part)) for part in path) or "output"
+    return f"output_{name}" if name.isdigit() or name in recorder.input_names else name
 
 
 def torch_outputs(program: Program, outputs: Mapping[str, Any], *, dequantized: bool = True) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 from .color import (
     bgr2centered_gray,
     bgr2centered_yuv,
@@ -17,22 +19,42 @@ from .color import (
     rgb2yuv,
 )
 from .convert import convert_fx
-from .errors import BpuQatError, NotOnGridError, PrepareError, QTensorError, Refusal
-from .graph_module import ObservedGraphModule, PrepareReport, QuantizedGraphModule
-from .op import Operator, OpRow, Output, QATModule, QuantizedModule
+from .errors import (
+    ArgumentError,
+    BpuQatError,
+    ConvertError,
+    InputError,
+    NotOnGridError,
+    PrepareError,
+    QTensorError,
+    Refusal,
+)
+from .graph_module import ObservedGraphModule, QuantizedGraphModule
+from .moves import MOVES
+from .op import Operator, OpRow, Output
 from .ops import OPS, ROWS
 from .ops.functional import QATFloatFunctional, QFunctional
 from .ops.stubs import DeQuantStub, QuantStub
 from .prepare import prepare_qat_fx
 from .qat_mode import QATMode, get_qat_mode, qat_mode_scope, set_qat_mode
-from .qtensor import MOVES, QTensor
+from .qat_module import QATModule
+from .qtensor import QTensor
+from .quantized_module import QuantizedModule
+from .report import DISPLAYS, LeftInFloat, PrepareReport, Quantized
+
+__version__ = importlib.metadata.version("bpu-qat-nn")
 
 __all__ = [
+    "DISPLAYS",
     "MOVES",
     "OPS",
     "ROWS",
+    "ArgumentError",
     "BpuQatError",
+    "ConvertError",
     "DeQuantStub",
+    "InputError",
+    "LeftInFloat",
     "NotOnGridError",
     "ObservedGraphModule",
     "OpRow",
@@ -47,9 +69,11 @@ __all__ = [
     "QTensor",
     "QTensorError",
     "QuantStub",
+    "Quantized",
     "QuantizedGraphModule",
     "QuantizedModule",
     "Refusal",
+    "__version__",
     "bgr2centered_gray",
     "bgr2centered_yuv",
     "bgr2gray",

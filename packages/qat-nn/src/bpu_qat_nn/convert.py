@@ -10,15 +10,14 @@ from torch import nn
 
 from bpu_fx_fusion import copy_structure, replace_module
 
-from .errors import BpuQatError
+from .errors import ArgumentError, ConvertError
 from .flow import is_wrapped
 from .graph_module import ObservedGraphModule, QuantizedGraphModule
-from .op import QATModule
+from .ops.functional import SCALELESS
 from .ops.weighted import WeightedQAT
+from .qat_module import QATModule
 
 __all__ = ["convert_fx"]
-
-_SCALELESS_METHODS = ("mul_scalar",)
 
 
 def convert_fx(
@@ -38,17 +37,18 @@ def convert_fx(
         fast_mode: accepted for compatibility; there is one form, exact and compilable.
 
     Raises:
-        BpuQatError: not a prepared model, or one that has never seen data; the modules are listed.
+        ArgumentError: not a prepared model, or an unknown key in the configuration.
+        ConvertError: the model has never seen data; the modules are listed.
     """
     if not isinstance(graph_module, ObservedGraphModule):
-        raise BpuQatError(f"expected the model that prepare_qat_fx returned, got {type(graph_module).__name__}")
+        raise ArgumentError(f"expected the model that prepare_qat_fx returned, got {type(graph_module).__name__}")
     unknown = sorted((convert_custom_config_dict or {}).keys() - {"preserved_attributes"})
     if unknown:
-        raise BpuQatError(f"convert_custom_config_dict knows only 'preserved_attributes', got {unknown}")
+        raise ArgumentError(f"convert_custom_config_dict knows only 'preserved_attributes', got {unknown}")
     blind = unobserved(graph_module)
     if blind:
         shown = "\n".join(f"  {path}" for path in blind)
-        raise BpuQatError(
+        raise ConvertError(
             f"{len(blind)} modules have never seen data, so their scales are unknown; run calibration batches through "
             f"the model, or load a calibrated state dict:\n{shown}"
         )
@@ -93,7 +93,7 @@ def unobserved(gm: ObservedGraphModule) -> list[str]:
     found: dict[str, None] = {}
     for node in gm.graph.nodes:
         path = str(node.target)
-        if node.op == "call_method" and node.target not in _SCALELESS_METHODS and hasattr(node.args[0], "target"):
+        if node.op == "call_method" and node.target not in SCALELESS and hasattr(node.args[0], "target"):
             path = str(node.args[0].target)
         module = modules.get(path)
         if not isinstance(module, QATModule) or node.op == "get_attr":

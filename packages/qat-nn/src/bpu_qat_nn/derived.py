@@ -19,9 +19,10 @@ _KEPT = 16
 class Derived:
     """A small memory of results that depend on the contents of tensors, for converted modules.
 
-    A tensor counts as unchanged while its storage and its version counter are the same, and, if it is a single number
-    on the CPU, its value. Nothing waits for a GPU. Writing through ``tensor.data`` changes no version, so modules under
-    training, where that is common (weight averaging), remember nothing. Copies and pickles of a Derived are empty.
+    On the CPU a tensor counts as unchanged while its contents are. Elsewhere, where looking would wait for the device,
+    it does while its storage and its version counter are the same; writing through ``tensor.data`` changes no version,
+    so there use ``tensor.copy_`` and the like. Modules under training, where weights change with every step, remember
+    nothing. Copies and pickles of a Derived are empty.
 
     Args:
         keeps: whether anything is remembered.
@@ -29,7 +30,7 @@ class Derived:
 
     def __init__(self, keeps: bool = True) -> None:
         self.keeps = keeps
-        self._entries: list[tuple[tuple[Any, ...], Sequence[Tensor | None], Any]] = []
+        self._entries: list[tuple[tuple[object, ...], list[_Seen | None], Any]] = []
 
     def get(self, sources: Sequence[Tensor | None], build: Callable[[], T], *extra: object) -> T:
         """Return what ``build`` gave for these sources, calling it if need be.
@@ -41,13 +42,12 @@ class Derived:
         """
         if not self.keeps or torch.compiler.is_compiling():
             return build()
-        key = (*map(_state, sources), *extra)
-        for known, _, result in self._entries:
-            if known == key:
+        for known, seen, result in self._entries:
+            if known == extra and all(map(_unchanged, seen, sources)):
                 found: T = result
                 return found
         built = build()
-        self._entries.append((key, tuple(sources), built))  # holding the sources keeps their addresses theirs
+        self._entries.append((extra, [None if each is None else _Seen(each) for each in sources], built))
         del self._entries[:-_KEPT]
         return built
 
@@ -55,9 +55,27 @@ class Derived:
         return Derived, (self.keeps,)
 
 
-def _state(tensor: Tensor | None) -> object:
-    if tensor is None:
-        return None
-    value = float(tensor) if tensor.numel() == 1 and tensor.device.type == "cpu" else None
-    version = -1 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tensor.shape, value
+class _Seen:
+    """A tensor as it was."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.on_cpu = tensor.device.type == "cpu"
+        # A copy on the CPU; elsewhere the tensor itself, which keeps its address from being given to another.
+        self.tensor = tensor.detach().clone() if self.on_cpu else tensor
+        self.version = _version(tensor)
+
+    def same(self, tensor: Tensor) -> bool:
+        """Whether a tensor has this one's contents."""
+        if self.tensor.shape != tensor.shape or self.tensor.dtype != tensor.dtype:
+            return False
+        if self.on_cpu:
+            return tensor.device.type == "cpu" and torch.equal(self.tensor, tensor)
+        return self.tensor.data_ptr() == tensor.data_ptr() and self.version == _version(tensor)
+
+
+def _unchanged(seen: _Seen | None, tensor: Tensor | None) -> bool:
+    return seen.same(tensor) if seen is not None and tensor is not None else seen is None and tensor is None
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["BpuQatError", "NotOnGridError", "PrepareError", "QTensorError", "Refusal"]
+__all__ = [
+    "ArgumentError",
+    "BpuQatError",
+    "ConvertError",
+    "InputError",
+    "NotOnGridError",
+    "PrepareError",
+    "QTensorError",
+    "Refusal",
+]
 
 
 class BpuQatError(Exception):
     """Base of all errors that this package raises on purpose."""
+
+
+class ArgumentError(BpuQatError, ValueError):
+    """An argument that is not what is documented."""
 
 
 class QTensorError(BpuQatError, NotImplementedError):
@@ -18,6 +31,14 @@ class QTensorError(BpuQatError, NotImplementedError):
 
 class NotOnGridError(BpuQatError, ValueError):
     """A tensor that should be quantized is not."""
+
+
+class InputError(BpuQatError, ValueError):
+    """A tensor that a quantized module cannot take, by its shape or by what it is."""
+
+
+class ConvertError(BpuQatError, ValueError):
+    """A model that cannot be converted."""
 
 
 @dataclass(frozen=True, kw_only=True)

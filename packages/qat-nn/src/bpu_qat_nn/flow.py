@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -14,11 +15,13 @@ from torch.fx.node import map_arg
 from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr, non_tensors
 
 from .color import centered_yuv2bgr, centered_yuv2rgb
+from .moves import MOVES
+from .op import OpRow
 from .ops import OPS
 from .ops.stubs import QATDeQuantStub, QATQuantStub
-from .qtensor import MOVES
+from .torch_ao import own_type
 
-__all__ = ["Kind", "call_arguments", "called_module", "is_wrapped", "kinds_of", "moves", "tensor_inputs"]
+__all__ = ["Kind", "call_arguments", "called_module", "is_wrapped", "kinds_of", "moves", "row_of", "tensor_inputs"]
 
 
 class Kind(Enum):
@@ -31,6 +34,11 @@ class Kind(Enum):
 
 
 _QUANTIZED_FUNCTIONS = (centered_yuv2rgb, centered_yuv2bgr)
+
+
+def row_of(module: nn.Module) -> OpRow | None:
+    """Return the row of OPS for a float module, by exact type."""
+    return OPS.get(own_type(type(module)))
 
 
 def called_module(node: Node, modules: Mapping[str, nn.Module]) -> tuple[str, nn.Module] | None:
@@ -61,7 +69,7 @@ def tensor_inputs(node: Node, kinds: Mapping[Node, Kind]) -> list[Node]:
 def kinds_of(gm: GraphModuleWithAttr) -> dict[Node, Kind]:
     """Return the kind of every node's value, assuming that whatever can be quantized is."""
     modules = dict(gm.named_modules(remove_duplicate=False))
-    plain = non_tensors(gm.graph)
+    plain = non_tensors(gm.graph, modules)
     kinds: dict[Node, Kind] = {}
     for node in gm.graph.nodes:
         kinds[node] = Kind.OTHER if node in plain else _kind(node, modules, kinds)
@@ -75,7 +83,7 @@ def _kind(node: Node, modules: Mapping[str, nn.Module], kinds: Mapping[Node, Kin
         return Kind.OTHER if str(node.target) in modules or node.target == "itself" else Kind.FLOAT
     called = called_module(node, modules)
     if called is not None:
-        row = OPS.get(type(called[1]))
+        row = row_of(called[1])
         if row is not None and row.qat in (QATQuantStub, QATDeQuantStub):
             return Kind.QUANTIZED if row.qat is QATQuantStub else Kind.FLOAT
     elif is_wrapped(node, modules):
@@ -108,8 +116,12 @@ def moves(node: Node) -> bool:
     return node.op == "call_function" and (name in MOVES or node.target is operator.getitem)
 
 
-def call_arguments(node: Node) -> Iterator[tuple[str, Any]]:
-    """Yield the keyword arguments of a call, and ``dim`` where a reduction got it by position."""
-    yield from node.kwargs.items()
-    if node.op == "call_method" and node.target in ("sum", "mean") and len(node.args) > 2:
-        yield "dim", node.args[2]
+def call_arguments(node: Node, module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield by name what a call gives besides the tensors that the module cannot do without."""
+    called: Any = getattr(type(module), str(node.target)) if node.op == "call_method" else type(module).forward
+    args = node.args[1:] if node.op == "call_method" else node.args
+    signature = inspect.signature(called)
+    for name, value in signature.bind(module, *args, **node.kwargs).arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.default is not parameter.empty and value is not None:
+            yield name, value

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from bpu_fx_fusion import GraphModuleWithAttr
 from bpu_kernels.march import March
 
-__all__ = ["ObservedGraphModule", "PrepareReport", "QuantizedGraphModule"]
+from .errors import ArgumentError
+from .report import PrepareReport
+
+__all__ = ["ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
-class PrepareReport(tuple[str, ...]):
-    """What stayed in float and why, a line each."""
+def expect_full_precision(tensor: Tensor, what: str) -> None:
+    """Raise ArgumentError if a tensor is in half precision."""
+    if tensor.dtype in _HALF:
+        raise ArgumentError(
+            f"{what} in {tensor.dtype}: half precision holds neither the scales nor the sums of integers; keep the "
+            "model in float32, and train under torch.autocast if memory is short (quantized layers leave it)"
+        )
 
-    __slots__ = ()
 
-    def __str__(self) -> str:
-        return "\n".join(self) or "everything between the QuantStubs and DeQuantStubs is quantized"
+class _FullPrecision(GraphModuleWithAttr):
+    """A graph module that refuses ``half()`` and the like, instead of giving other integers."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        expect_full_precision(fn(torch.zeros(1)), f"{type(self).__name__} cannot be")
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
-class ObservedGraphModule(GraphModuleWithAttr):
+class ObservedGraphModule(_FullPrecision):
     """A model under calibration or quantization-aware training, made by ``prepare_qat_fx``."""
 
     march: March
     """The march it was prepared for."""
     prepare_report: PrepareReport
-    """What stayed in float, and why."""
+    """What was quantized, and what stayed in float and why."""
 
 
-class QuantizedGraphModule(GraphModuleWithAttr):
+class QuantizedGraphModule(_FullPrecision):
     """A model on integers, made by ``convert_fx``: an ordinary graph module, to be edited by scripts as wanted."""
 
     march: March

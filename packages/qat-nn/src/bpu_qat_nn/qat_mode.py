@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from .errors import ArgumentError
 
-from .errors import BpuQatError
-
-__all__ = ["QATMode", "folded_batch_norm", "get_qat_mode", "qat_mode_scope", "set_qat_mode"]
+__all__ = ["QATMode", "get_qat_mode", "qat_mode_scope", "set_qat_mode"]
 
 
 class QATMode(Enum):
@@ -33,11 +29,11 @@ def set_qat_mode(mode: QATMode) -> None:
     """Choose the mode for the following calls of ``prepare_qat_fx``.
 
     Raises:
-        BpuQatError: not a member of QATMode, or one that is not supported.
+        ArgumentError: not a member of QATMode, or one that is not supported.
     """
     global _mode
     if mode not in (QATMode.FuseBN, QATMode.WithBN):
-        raise BpuQatError(f"expected QATMode.FuseBN or QATMode.WithBN, got {mode!r}")
+        raise ArgumentError(f"expected QATMode.FuseBN or QATMode.WithBN, got {mode!r}")
     _mode = mode
 
 
@@ -55,32 +51,3 @@ def qat_mode_scope(mode: QATMode) -> Iterator[None]:
         yield
     finally:
         set_qat_mode(before)
-
-
-def folded_batch_norm(
-    bn: nn.Module,
-    weight: Tensor,
-    bias: Tensor | None,
-    canonical: Callable[[Tensor], Tensor],
-    restored: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Return weight and bias with the running statistics folded in, differentiably.
-
-    ``w' = w * gamma / sqrt(var + eps)``, ``b' = (b - mean) * gamma / sqrt(var + eps) + beta``.
-
-    Args:
-        bn: batch normalization with running statistics.
-        weight: in the layer's own layout.
-        bias: [O], or None for zeros.
-        canonical: brings weights to output channel first.
-        restored: brings them back.
-    """
-    norm: Any = bn
-    factor = torch.rsqrt(norm.running_var + norm.eps)
-    if norm.weight is not None:
-        factor = factor * norm.weight
-    first = canonical(weight)
-    folded = restored(first * factor.reshape(-1, *(1,) * (first.dim() - 1)))
-    shift = -norm.running_mean if bias is None else bias - norm.running_mean
-    shift = shift * factor
-    return folded, shift if norm.bias is None else shift + norm.bias

@@ -11,69 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bpu_kernels.dtypes import QuantDType, qint32, quant_dtype
+from bpu_kernels.dtypes import QuantDType, quant_dtype
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.torch_ops import run
 
-from .errors import NotOnGridError, QTensorError
+from .errors import ArgumentError, NotOnGridError, QTensorError
+from .moves import QUERIES, Movement, moved_axis, movement
 
-__all__ = ["MOVES", "MOVING_MODULES", "QTensor", "moved_axis", "plain"]
-
-MOVES: dict[str, str] = {
-    "reshape": "reshape",
-    "view": "reshape",
-    "flatten": "reshape",
-    "unflatten": "reshape",
-    "squeeze": "reshape",
-    "unsqueeze": "reshape",
-    "permute": "permute",
-    "transpose": "permute",
-    "swapaxes": "permute",
-    "swapdims": "permute",
-    "movedim": "permute",
-    "moveaxis": "permute",
-    "__getitem__": "slice",
-    "getitem": "slice",
-    "narrow": "slice",
-    "select": "slice",
-    "chunk": "slice",
-    "split": "slice",
-    "unbind": "slice",
-    "contiguous": "same",
-    "clone": "same",
-    "detach": "same",
-    "alias": "same",
-    "to": "same",
-    "cpu": "same",
-    "cuda": "same",
-}
-"""Functions and methods that only move elements -> the kind of movement; scale and type pass through them."""
-
-MOVING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten)
-"""Modules that only move elements, and so take quantized tensors as they are."""
-
-_QUERIES = frozenset(
-    [
-        *(
-            "__format__",
-            "__hash__",
-            "__len__",
-            "_is_view",
-            "as_subclass",
-            "backward",
-            "data_ptr",
-            "dim",
-            "element_size",
-        ),
-        *("get_device", "has_names", "is_complex", "is_contiguous", "is_floating_point", "is_inference", "ndimension"),
-        *("nelement", "numel", "register_hook", "requires_grad_", "retain_grad", "size", "storage_offset", "stride"),
-        "untyped_storage",
-    ]
-)
-"""Methods that ask about the tensor or its gradient and return no values of it."""
+__all__ = ["QTensor", "plain"]
 
 
 def plain(value: Tensor) -> Tensor:
@@ -85,12 +33,16 @@ class QTensor(Tensor):
     """A tensor with scale; see the module's docstring.
 
     Args:
-        data: float32 real values, or int8, int16, int32 steps.
+        data: float32 (or float64) real values, or int8, int16, int32 steps.
         scale: positive, float32, of shape [1], or [C] along ``per_channel_axis``.
         zero_point: always 0 on the BPU; given values must be 0.
         dtype: "qint8", "qint16" or "qint32"; also torch's types of the same names.
         per_channel_axis: axis of a per-channel scale, -1 for per tensor.
         on_grid: whether floating-point values are known to be whole multiples of the scale.
+        steps: the integers of floating-point data, where they are known.
+
+    Raises:
+        ArgumentError: a zero point other than 0.
     """
 
     _scale: Tensor
@@ -103,7 +55,7 @@ class QTensor(Tensor):
         cls,
         data: Tensor,
         scale: Tensor | float,
-        zero_point: object = None,
+        zero_point: Tensor | int | None = None,
         dtype: object = "qint8",
         per_channel_axis: int = -1,
         *,
@@ -111,6 +63,8 @@ class QTensor(Tensor):
         steps: Tensor | None = None,
     ) -> QTensor:
         """Attach scale and type to a tensor; gradients flow through."""
+        if zero_point is not None and torch.as_tensor(zero_point).any():
+            raise ArgumentError(f"expected zero_point 0 or None, got {zero_point}: the BPU quantizes symmetrically")
         self = plain(data).as_subclass(cls)
         self._scale = scale if isinstance(scale, Tensor) else torch.tensor([float(scale)], device=data.device)
         self._quant_dtype = quant_dtype(dtype)
@@ -219,11 +173,10 @@ class QTensor(Tensor):
         y = run(kernel, row, *(plain(x) for x in inputs), narrow=narrow)
         return QTensor(y, scale, None, dtype, axis)
 
-    def like(self, data: Tensor, axis: int | None = None) -> QTensor:
+    def like(self, data: Tensor, axis: int | None = None, steps: Tensor | None = None) -> QTensor:
         """Return a tensor of the same scale and type with other payload."""
-        return QTensor(
-            data, self._scale, None, self._quant_dtype, self._axis if axis is None else axis, on_grid=self._on_grid
-        )
+        scale, axis = self._scale.to(data.device), self._axis if axis is None else axis
+        return QTensor(data, scale, None, self._quant_dtype, axis, on_grid=self._on_grid, steps=steps)
 
     def with_scale(self, scale: Tensor) -> QTensor:
         """Return the same payload of steps under another scale."""
@@ -235,10 +188,15 @@ class QTensor(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QTensor:
         """Copy payload and scale."""
-        copied = self.like(plain(self).detach().clone())
-        copied._scale = self._scale.detach().clone()
+        rebuild, arguments = self.__reduce_ex__(2)
+        copied: QTensor = rebuild(*(value.clone() if isinstance(value, Tensor) else value for value in arguments))
         memo[id(self)] = copied
         return copied
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., QTensor], tuple[Any, ...]]:
+        """Pickle payload, scale and type; gradients are left behind."""
+        dtype = str(self._quant_dtype)
+        return _rebuild, (self.data, self._scale.detach(), dtype, self._axis, self._on_grid, self._steps)
 
     @classmethod
     def __torch_function__(
@@ -251,19 +209,39 @@ class QTensor(Tensor):
         """Let movements and queries through; refuse the rest."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
-        if name in ("__get__", "__set__", "__delete__") or name in _QUERIES:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
-        kind = MOVES.get(name)
-        if kind is None:
+        if name in ("__get__", "__set__", "__delete__") or name in QUERIES:
+            return _asked(func, name, args, kwargs)
+        moves = movement(func, args, kwargs)
+        if moves is None or not isinstance(moves.source, QTensor):
             raise QTensorError(_refusal(name))
-        source: QTensor = args[0]
-        with torch._C.DisableTorchFunctionSubclass():
-            moved = func(plain(source), *args[1:], **kwargs)
-        axis = moved_axis(source, func, args, kwargs) if source._axis >= 0 else -1
-        if isinstance(moved, (tuple, list)):
-            return type(moved)(source.like(part, axis) for part in moved)
-        return source.like(moved, axis)
+        return _moved(moves)
+
+
+def _rebuild(data: Tensor, scale: Tensor, dtype: str, axis: int, on_grid: bool, steps: Tensor | None) -> QTensor:
+    return QTensor(data, scale, None, dtype, axis, on_grid=on_grid, steps=steps)
+
+
+def _asked(func: Callable[..., Any], name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Answer a question about the tensor; attributes that are views of its values, such as ``x.T``, are refused."""
+    with torch._C.DisableTorchFunctionSubclass():
+        answer = func(*args, **kwargs)
+    attribute = getattr(getattr(func, "__self__", None), "__name__", name)
+    if name == "__get__" and isinstance(answer, Tensor) and attribute not in ("grad", "_base"):
+        raise QTensorError(_refusal(f"the attribute {attribute}"))
+    return answer
+
+
+def _moved(moves: Movement) -> Any:
+    """Move the payload, and the steps with it where they are known; the scale goes along."""
+    source: QTensor = moves.source
+    with torch._C.DisableTorchFunctionSubclass():
+        moved = moves.apply(plain(source))
+        steps = None if source._steps is None else moves.apply(source._steps)
+        axis = moved_axis(moves) if source._axis >= 0 else -1
+    if isinstance(moved, (tuple, list)):
+        parts = [None] * len(moved) if steps is None else steps
+        return tuple(source.like(part, axis, part_steps) for part, part_steps in zip(moved, parts, strict=True))
+    return source.like(moved, axis, steps)
 
 
 def _refusal(name: str) -> str:
@@ -271,28 +249,4 @@ def _refusal(name: str) -> str:
         f"{name} is not available on a quantized tensor. In a model for prepare_qat_fx use the operator itself "
         "(x + y, torch.cat, a torch.nn module), which becomes a quantized module; use DeQuantStub where real values "
         "are needed. int_repr() and dequantize() give ordinary tensors"
-    )
-
-
-def moved_axis(source: QTensor, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return where the channel axis of a per-channel scale goes.
-
-    Raises:
-        QTensorError: the axis does not survive the movement whole.
-    """
-    channels = source._scale.numel()
-    shape = [1] * plain(source).dim()
-    shape[source._axis] = channels
-    index = torch.arange(channels).reshape(shape).expand(plain(source).shape)
-    moved = func(index, *args[1:], **kwargs)
-    first = moved[0] if isinstance(moved, (tuple, list)) else moved
-    for axis in range(first.dim()):
-        if first.shape[axis] == channels:
-            along = [1] * first.dim()
-            along[axis] = channels
-            if torch.equal(first, torch.arange(channels).reshape(along).expand(first.shape)):
-                return axis
-    raise QTensorError(
-        f"{getattr(func, '__name__', func)} splits the channels of a tensor with one scale per channel (a "
-        f"high-precision {qint32} output); put the DeQuantStub before it"
     )

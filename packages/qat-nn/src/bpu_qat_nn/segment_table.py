@@ -18,25 +18,38 @@ from bpu_kernels.ops.lut import ENTRIES, ZONES, Lut16, SegmentLine
 
 __all__ = ["affine_table", "segment_table"]
 
-_SHIFT = 14
-"""Fraction bits of a zone's slope: slopes are at most 63 * 256 / 2 positions per step, and k must stay within int16."""
+_FAR = 2.0**30
+"""An offset in steps that no multiple of an int16 value with a 15-bit factor can bring back into range."""
 
 
-def zone_borders(function: Callable[[Tensor], Tensor], x_scale: float) -> list[int]:
+def _real_steps(function: Callable[[Tensor], Tensor], x_scale: float, scale: float) -> Callable[[Tensor], Tensor]:
+    """Return the function from steps to unrounded steps, within the output's range; 0 where it is not defined."""
+
+    def evaluate(steps: Tensor) -> Tensor:
+        real = function(steps.to(torch.float64) * x_scale) / scale
+        return torch.nan_to_num(real).clamp(qint16.min, qint16.max)
+
+    return evaluate
+
+
+def zone_borders(real_steps: Callable[[Tensor], Tensor]) -> list[int]:
     """Return the last step of each zone, ascending; the last is 32767."""
     steps = torch.linspace(qint16.min, qint16.max, 2049, dtype=torch.float64)
-    values = torch.nan_to_num(function(steps * x_scale))
+    values = real_steps(steps)
     curvature = (values[2:] - 2 * values[1:-1] + values[:-2]).abs()
     density = curvature.sqrt() + curvature.sqrt().mean() * 0.25 + 1e-12  # the mean keeps every zone of finite length
     share = torch.cumsum(density, 0) / density.sum()
     borders = [int(steps[1 + int(torch.searchsorted(share, zone / ZONES))]) for zone in range(1, ZONES)]
-    for zone in range(1, len(borders)):  # a zone holds at least 64 steps, so that its slope fits
-        borders[zone] = max(borders[zone], borders[zone - 1] + ENTRIES)
+    low = qint16.min
+    for zone in range(len(borders)):  # a zone holds at least 64 steps, so that its slope fits
+        low = borders[zone] = max(borders[zone], low + ENTRIES)
     return [*(min(b, qint16.max - ENTRIES * (ZONES - 1 - i)) for i, b in enumerate(borders)), qint16.max]
 
 
 def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: float, device: torch.device) -> Lut16:
     """Return the table of ``y = function(x * x_scale) / scale`` on int16 steps.
+
+    Where the function is not defined, the table holds 0.
 
     Args:
         function: elementwise, accepts float64.
@@ -44,12 +57,12 @@ def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: f
         scale: scale of the output.
         device: where the tensors shall lie.
     """
+    real_steps = _real_steps(function, x_scale, scale)
 
     def sample(steps: Tensor) -> Tensor:
-        real = torch.nan_to_num(function(steps.to(torch.float64) * x_scale)) / scale
-        return torch.floor(real + 0.5).clamp(qint16.min, qint16.max).to(torch.int64)
+        return torch.floor(real_steps(steps) + 0.5).clamp(qint16.min, qint16.max).to(torch.int64)
 
-    last = zone_borders(function, x_scale)
+    last = zone_borders(real_steps)
     first = [qint16.min, *(border + 1 for border in last[:-1])]
     lines: list[tuple[int, int, int, int, int]] = []
     tables = []
@@ -79,13 +92,19 @@ def _slope(rise: int, run: int) -> tuple[int, int]:
 
 
 def affine_table(factor: float, offset: float, device: torch.device) -> Lut16:
-    """Return the table of ``y = factor * x + offset`` on int16 steps: one line for all inputs."""
+    """Return the table of ``y = factor * x + offset`` on int16 steps: one line for all inputs.
+
+    Factor and offset keep 15 bits each: the result is within ``0.5 + |factor| + |offset| * 2**-15`` of the exact one.
+    """
+    offset = min(max(offset, -_FAR), _FAR)
     shift = 0
     while shift < 15 and abs(factor) * 2.0 ** (shift + 1) < 2**15 and abs(offset) * 2.0 ** (shift + 1) < 2**30:
         shift += 1
-    k, whole = round(factor * 2.0**shift), round(offset * 2.0**shift)
-    add = max(0, abs(whole).bit_length() - 15)
-    count = ZONES + 2
-    columns = [torch.full((count,), value, device=device) for value in (k, whole >> add, add, shift, qint16.min)]
+    k = round(min(max(factor * 2.0**shift, -qint16.max), qint16.max))
+    add, whole = 0, offset * 2.0**shift
+    while abs(round(whole / 2.0**add)) > qint16.max:
+        add += 1
+    b = round(whole / 2.0**add)
+    columns = [torch.full((ZONES + 2,), value, device=device) for value in (k, b, add, shift, qint16.min)]
     line = SegmentLine(k=columns[0], b=columns[1], add_lsh=columns[2], sum_rsh=columns[3], max=columns[4])
     return Lut16(line=line, tables=torch.zeros(ZONES, ENTRIES, dtype=torch.int16, device=device))

@@ -30,8 +30,6 @@ from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bpu_kernels.ops.reduce import Sum
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest
 
-from ..errors import BpuDeployError
-
 __all__ = ["BUILD", "Plan", "plan"]
 
 Ref = dict[str, Any]

@@ -1,11 +1,8 @@
-"""Arithmetic between tensors, as kernels: sums, differences, products, and what brings operands to a common form."""
+"""Arithmetic between tensors, as kernels: sums, differences, products, concatenation."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from bpu_kernels.dtypes import QuantDType, qint8, qint16
 from bpu_kernels.fixed_point import Multiplier
@@ -16,109 +13,49 @@ from bpu_kernels.multiplier import (
     choose_add_scaled,
     choose_add_shifted,
     choose_multiplier,
-    choose_rescale,
 )
 from bpu_kernels.ops.concat import Concat
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Rescale
+from bpu_kernels.ops.elementwise import Add, AddScaled, Mul
 from bpu_kernels.ops.linear import Matmul
 from bpu_kernels.ops.lut import Lut8
-from bpu_kernels.ops.resize import ResizeBilinear
 
-from ..errors import BpuQatError
+from ..errors import InputError
 from ..op import Operator, Output
 from ..qtensor import QTensor
 from ..segment_table import affine_table
+from .rescale import as_multiplier, rescale, through_int16, widen
+from .spread import spread
 from .table import look_up
 
-__all__ = ["add", "add_scalar", "concat", "matmul", "mul", "mul_scalar", "rescale", "sub"]
-
-_WIDENING = 256
-"""int8 becomes int16 by this factor, exactly; the scale shrinks by it."""
+__all__ = ["add", "add_scalar", "concat", "matmul", "mul", "mul_scalar", "sub"]
 
 
-def int32_fields(parameters: Any) -> dict[str, Tensor]:
-    """Return the fields of a dataclass of integer tensors as int32."""
-    return {name: value.to(torch.int32) for name, value in vars(parameters).items()}
-
-
-def rescale(operator: Operator, x: QTensor, out: Output) -> QTensor:
-    """Bring steps to another scale and type; nothing runs where both are the same.
-
-    Bernoulli2's own rescale floors after a coarse correction (17), so there a table is used, which rounds half up.
-    """
-
-    def build() -> Kernel | None:
-        if x.dtype is out.dtype and float(x.scale) == float(out.scale):
-            return None
-        if not operator.row.rounds:
-            ratio = float(x.scale) / float(out.scale)
-            steps = torch.floor(torch.arange(-128, 128, dtype=torch.float64) * ratio + 0.5)
-            return Lut8(table=steps.clamp(qint8.min, qint8.max).to(torch.int8).to(x.scale.device))
-        multiplier = choose_rescale(x.scale.double() / out.scale.double(), operator.row, xp=torch)
-        return Rescale(multiplier=Multiplier(**int32_fields(multiplier)), out_dtype=out.dtype)
-
-    kernel = operator.derived.get([x.scale, out.scale], build, "rescale", x.dtype, out.dtype)
-    return x if kernel is None else x.invoke(kernel, operator.row, x, scale=out.scale, dtype=out.dtype)
-
-
-def widen(operator: Operator, x: QTensor) -> QTensor:
-    """Turn int8 into int16 with 8 fractional bits, exactly; int16 stays."""
-    if x.dtype is qint16:
-        return x
-    scale = operator.derived.get([x.scale], lambda: x.scale / _WIDENING, "widen")
-    return rescale(operator, x, Output(scale, qint16))
-
-
-def spread(operator: Operator, x: QTensor, y: QTensor) -> tuple[QTensor, QTensor]:
-    """Broadcast a 1 x 1 map over the other's height and width where the march's operators do not.
-
-    A bilinear resize of one pixel copies it, since the weights of a sample add up to one.
-    """
-    if operator.row.rounds or x.shape == y.shape or len(x.shape) != 4 or len(y.shape) != 4:
-        return x, y
-
-    def grown(value: QTensor, like: QTensor) -> QTensor:
-        if tuple(value.shape[2:]) != (1, 1) or tuple(like.shape[2:]) == (1, 1):
-            return value
-        kernel = ResizeBilinear(size=tuple(like.shape[2:]), align="center", precision=8, legacy=True)
-        return value.invoke(kernel, operator.row, value, scale=value.scale, dtype=value.dtype)
-
-    return grown(x, y), grown(y, x)
-
-
-def _through_int16(operator: Operator, out: Output) -> Output:
-    """Return the int16 Output whose rescale to the int8 one drops 8 bits."""
-    return Output(operator.derived.get([out.scale], lambda: out.scale / _WIDENING, "narrow"), qint16)
-
-
-def _operands(x: QTensor, y: QTensor) -> tuple[QTensor, QTensor]:
-    """Order two operands as additions want them: int8 before int16, then the smaller scale first."""
-    if x.dtype is not y.dtype:
-        return (x, y) if x.dtype is qint8 else (y, x)
-    return x, y
+def _int8_first(x: QTensor, y: QTensor) -> tuple[QTensor, QTensor]:
+    """Order operands of two types as the hardware takes them."""
+    return (y, x) if y.dtype is qint8 else (x, y)
 
 
 def add(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
     """Add: (8) on Bayes, (9) on Bernoulli2."""
-    x, y = spread(operator, x, y)
+    x, y = spread(x, y, operator.row)
     if out.dtype is qint8 and qint16 in (x.dtype, y.dtype):
-        return rescale(operator, add(operator, _through_int16(operator, out), x, y), out)
+        return rescale(operator, add(operator, through_int16(operator, out), x, y), out)
     if out.dtype is qint16 and x.dtype is qint8 and y.dtype is qint8:
         y = widen(operator, y)
-    x, y = _operands(x, y)
-    swaps = operator.derived.get([x.scale, y.scale], lambda: float(x.scale) > float(y.scale), "order")
-    if x.dtype is y.dtype and swaps:
-        x, y = y, x
+    if x.dtype is not y.dtype:
+        x, y = _int8_first(x, y)
+    elif operator.derived.get([x.scale, y.scale], lambda: float(x.scale) > float(y.scale), "order"):
+        x, y = y, x  # a smaller first scale is the finer unit for the sum
     return _sum(operator, out, x, y, sign=1)
 
 
 def sub(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
     """Subtract: addition with a negative scale; Bernoulli2 has none and negates by a table."""
-    x, y = spread(operator, x, y)
+    x, y = spread(x, y, operator.row)
     if not operator.row.rounds:
         return add(operator, out, x, negate(operator, y))
     if out.dtype is qint8 and qint16 in (x.dtype, y.dtype):
-        return rescale(operator, sub(operator, _through_int16(operator, out), x, y), out)
+        return rescale(operator, sub(operator, through_int16(operator, out), x, y), out)
     if out.dtype is qint16:
         y = widen(operator, y)
     return _sum(operator, out, x, y, sign=-1)
@@ -168,23 +105,23 @@ def _sum_multiplier(
     x, y = inputs
     factor = chosen.input_factor.double() if not operator.row.rounds else 2.0 ** chosen.input_factor.double()
     bound = factor * -x.min + chosen.residual.sumin_scale * 2.0 ** chosen.residual.sumin_left_shift.double() * -y.min
-    return Multiplier(**int32_fields(choose_multiplier(chosen.multiplier, bound, out, operator.row, xp=torch)))
+    return as_multiplier(choose_multiplier(chosen.multiplier, bound, out, operator.row, xp=torch))
 
 
 def mul(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
     """Multiply (10)."""
-    x, y = spread(operator, x, y)
+    x, y = spread(x, y, operator.row)
     if out.dtype is qint8 and qint16 in (x.dtype, y.dtype):
-        return rescale(operator, mul(operator, _through_int16(operator, out), x, y), out)
+        return rescale(operator, mul(operator, through_int16(operator, out), x, y), out)
     if out.dtype is qint16 and x.dtype is qint8 and y.dtype is qint8:
         y = widen(operator, y)
-    x, y = _operands(x, y)
+    x, y = _int8_first(x, y)
 
     def build() -> Kernel:
         bound = torch.full_like(x.scale, float(x.dtype.min * y.dtype.min), dtype=torch.float64)
         multiplier = x.scale.double() * y.scale.double() / out.scale.double()
         chosen = choose_multiplier(multiplier, bound, out.dtype, operator.row, xp=torch)
-        return Mul(multiplier=Multiplier(**int32_fields(chosen)), out_dtype=out.dtype)
+        return Mul(multiplier=as_multiplier(chosen), out_dtype=out.dtype)
 
     kernel = operator.derived.get([x.scale, y.scale, out.scale], build, "mul", x.dtype, y.dtype, out.dtype)
     return x.invoke(kernel, operator.row, x, y, scale=out.scale, dtype=out.dtype)
@@ -193,14 +130,14 @@ def mul(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
 def matmul(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
     """Multiply matrices of int8."""
     if qint16 in (x.dtype, y.dtype, out.dtype):
-        raise BpuQatError("matmul takes int8 and gives int8; use an 8-bit activation qconfig for it and its inputs")
+        raise InputError(
+            f"{operator.label}: matmul takes int8 and gives int8; use an 8-bit activation qconfig for it and its inputs"
+        )
 
     def build() -> Kernel:
         bound = torch.full_like(x.scale, 2.0**14 * x.shape[-1], dtype=torch.float64)
         multiplier = x.scale.double() * y.scale.double() / out.scale.double()
-        return Matmul(
-            multiplier=Multiplier(**int32_fields(choose_multiplier(multiplier, bound, qint8, operator.row, xp=torch)))
-        )
+        return Matmul(multiplier=as_multiplier(choose_multiplier(multiplier, bound, qint8, operator.row, xp=torch)))
 
     kernel = operator.derived.get([x.scale, y.scale, out.scale], build, "matmul", x.shape[-1])
     return x.invoke(kernel, operator.row, x, y, scale=out.scale, dtype=out.dtype)
@@ -209,7 +146,7 @@ def matmul(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
 def add_scalar(operator: Operator, out: Output, x: QTensor, y: float) -> QTensor:
     """Add a number, by table."""
     if x.dtype is qint16:
-        wide = out if out.dtype is qint16 else _through_int16(operator, out)
+        wide = out if out.dtype is qint16 else through_int16(operator, out)
 
         def build() -> Kernel:
             return affine_table(float(x.scale) / float(wide.scale), y / float(wide.scale), x.scale.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,17 +36,19 @@ class QATBatchNorm2d(QATConv2d):
         super().__init__(as_convolution(source), qconfig, row, path)
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """Running statistics are needed; then the limits of a 1 x 1 convolution hold."""
         if getattr(module, "running_var", None) is None:
-            return ["no running statistics (track_running_stats=False)"]
-        return super().limits(as_convolution(module), row, dtype)
+            return ["track_running_stats=False, since running statistics are needed"]
+        return super().limits(as_convolution(module), row, dtype, inputs)
 
 
 ROWS = (
     OpRow(
         name="BatchNorm2d",
-        floats=(nn.BatchNorm2d,),
+        floats=(nn.BatchNorm2d, nn.SyncBatchNorm),
         qat=QATBatchNorm2d,
         kernels=("conv2d",),
         note="Only where it could not be folded into a layer before it.",

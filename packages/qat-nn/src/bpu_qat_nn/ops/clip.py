@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +14,10 @@ from bpu_kernels.kernel import Kernel
 from bpu_kernels.ops.elementwise import Relu
 from bpu_kernels.ops.lut import ENTRIES, ZONES, Lut8, Lut16, SegmentLine
 
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..op import Operator, OpRow, Output
+from ..qat_module import QATModule
 from ..qtensor import QTensor
+from ..quantized_module import QuantizedModule
 
 __all__ = ["ROWS", "clip_above"]
 
@@ -65,7 +68,7 @@ def clip_steps(x: QTensor, low: float, high: float, operator: Operator) -> QTens
 
 def clip_above(x: QTensor, high: float, operator: Operator) -> QTensor:
     """Clip what a layer with fused ReLU6 gives; usually the scale is so small that saturation has done it."""
-    return clip_steps(x, float("-inf"), high, operator)
+    return clip_steps(x, -math.inf, high, operator)
 
 
 class ClipOperator(Operator):
@@ -104,11 +107,11 @@ class QATClip(ClipOperator, QATModule):
 
 def _bounds_of_clamp(module: Any) -> tuple[float, float]:
     low, high = module.min, module.max
-    return float("-inf") if low is None else float(low), float("inf") if high is None else float(high)
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
 _BOUNDS: dict[type, Any] = {
-    nn.ReLU: lambda module: (0.0, float("inf")),
+    nn.ReLU: lambda module: (0.0, math.inf),
     nn.ReLU6: lambda module: (0.0, 6.0),
     nn.Hardtanh: lambda module: (module.min_val, module.max_val),
     Clamp: _bounds_of_clamp,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_fx_fusion import FUSED_CLASSES, FusedConvAdd
 from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops import conv as kernels
 
-from ..op import OpRow
-from .weighted import WeightedOperator, WeightedQAT, WeightedQuantized
+from ..op import type_problems
+from .family import forms_of, fused_problems, weighted_rows
+from .weighted import WeightedQAT, WeightedQuantized
+from .weighted_operator import WeightedOperator
 
-__all__ = ["ROWS", "fused_forms", "layer_of"]
+__all__ = ["ROWS", "layer_of"]
 
 _CONFIG = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 
@@ -24,16 +26,6 @@ _CONFIG = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "d
 def layer_of(module: Any) -> Any:
     """Return the layer with weights of a plain or fused float module."""
     return getattr(module, "conv", module)
-
-
-def fused_forms(layer: type[nn.Module]) -> dict[str, tuple[type[nn.Module], ...]]:
-    """Return the fused float modules of a layer type by the name of their QAT form: BatchNorm kept or not is one."""
-    forms: dict[str, tuple[type[nn.Module], ...]] = {}
-    for (conv, _, _, _), fused in FUSED_CLASSES.items():
-        if conv is layer:
-            name = fused.__name__.replace("BN", "")
-            forms[name] = (*forms.get(name, ()), fused)
-    return {name: forms[name] for name in sorted(forms, key=len)}
 
 
 def symmetric_pad(layer: Any) -> tuple[int, ...]:
@@ -48,7 +40,7 @@ def symmetric_pad(layer: Any) -> tuple[int, ...]:
         return (0,) * len(layer.kernel_size)
     total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
     if any(t % 2 for t in total):
-        raise ValueError("padding='same' with an even kernel is asymmetric; pad with ZeroPad2d before the layer")
+        raise ValueError("padding='same' with an even kernel, which is asymmetric; pad with ZeroPad2d before the layer")
     return tuple(t // 2 for t in total)
 
 
@@ -68,7 +60,7 @@ class ConvOperator(WeightedOperator):
     """``relu(conv(x, w) + b + residual)`` with NCHW or NCDHW activations and OI... weights."""
 
     config: ClassVar[tuple[str, ...]] = _CONFIG
-    rank: ClassVar[int] = 2
+    axes: ClassVar[int | None] = 4
 
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -76,19 +68,20 @@ class ConvOperator(WeightedOperator):
 
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve."""
-        convolve: Any = F.conv2d if self.rank == 2 else F.conv3d
+        convolve: Any = F.conv2d if self.axes == 4 else F.conv3d
         y: Tensor = convolve(x, weight, bias, self.stride, symmetric_pad(self), self.dilation, self.groups)
         return y
 
-    def kernel(self, weight: Tensor, **parameters: Any) -> Kernel:
+    def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights OI... become O...I."""
-        form = kernels.Conv2d if self.rank == 2 else kernels.Conv3d
+        form = kernels.Conv2d if self.axes == 4 else kernels.Conv3d
         return form(
             weight=weight.movedim(1, -1),
             stride=tuple(self.stride),
             pad=symmetric_pad(self),
             dilation=tuple(self.dilation),
             groups=self.groups,
+            out_dtype=out_dtype,
             **parameters,
         )
 
@@ -103,42 +96,50 @@ class QATConv2d(ConvOperator, WeightedQAT):
     quantized = QuantizedConv2d
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """Hold kernel, stride, padding, dilation, channels and types to the march's row."""
-        layer, found = layer_of(module), padding_problems(layer_of(module))
-        return found or kernels.conv2d_limits(
-            row,
-            kernel=layer.kernel_size,
-            stride=layer.stride,
-            pad=symmetric_pad(layer),
-            dilation=layer.dilation,
-            groups=layer.groups,
-            in_channels=layer.in_channels,
-            out_channels=layer.out_channels,
-            x=qint8,
-            out=dtype,
-            relu=hasattr(module, "relu"),
-        )
+        layer = layer_of(module)
+        return padding_problems(layer) or [
+            *kernels.conv2d_limits(
+                row,
+                kernel=layer.kernel_size,
+                stride=layer.stride,
+                pad=symmetric_pad(layer),
+                dilation=layer.dilation,
+                groups=layer.groups,
+                in_channels=layer.in_channels,
+                out_channels=layer.out_channels,
+                x=next(iter(inputs), None) or qint8,
+                out=dtype,
+                relu=cls.relu is not None,
+            ),
+            *fused_problems(cls, row, dtype, inputs),
+        ]
 
 
 class QuantizedConv3d(ConvOperator, WeightedQuantized):
     """Three-dimensional convolution of integers."""
 
-    rank: ClassVar[int] = 3
+    axes: ClassVar[int | None] = 5
 
 
 class QATConv3d(ConvOperator, WeightedQAT):
     """Three-dimensional convolution under quantization-aware training."""
 
-    rank: ClassVar[int] = 3
+    axes: ClassVar[int | None] = 5
     quantized = QuantizedConv3d
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """Hold kernel, stride, padding, groups and types to the march's row."""
-        layer, found = layer_of(module), padding_problems(layer_of(module))
         if "conv3d" in row.refused_kernels:
-            return ["three-dimensional convolution is not available"]
+            return ["three-dimensional convolution"]
+        layer = layer_of(module)
+        found = [*padding_problems(layer), *type_problems(inputs, [qint8])]
         if dtype is not qint8:
             found.append(f"output type {dtype} (allowed: {qint8})")
         return found or kernels.conv3d_limits(
@@ -151,33 +152,36 @@ class QATConv3d(ConvOperator, WeightedQAT):
         )
 
 
-def weighted_rows(
-    layer: type[nn.Module],
-    qat: type[WeightedQAT],
-    quantized: type[WeightedQuantized],
-    kernel: str,
-    *,
-    also: tuple[type[nn.Module], ...] = (),
-) -> list[OpRow]:
-    """Return the rows of a layer (``also``: of its variants) and of its fused forms, each with classes of its name."""
-    rows = [OpRow(name=layer.__name__, floats=(layer, *also), qat=qat, kernels=(kernel,))]
-    for name, floats in fused_forms(layer).items():
-        note = (
-            "The second input is added at the accumulator's precision." if issubclass(floats[0], FusedConvAdd) else ""
-        )
-        about = {"__doc__": f"{name} of integers.", "__module__": quantized.__module__}
-        converted = type(f"Quantized{name}", (quantized,), about)
-        about = {"__doc__": f"{name} under quantization-aware training.", "__module__": qat.__module__}
-        trained = type(f"QAT{name}", (qat,), {**about, "quantized": converted})
-        used = (kernel, "lut8", "lut16") if "ReLU6" in name else (kernel,)
-        rows.append(OpRow(name=name, floats=floats, qat=trained, kernels=used, note=note))
-    return rows
-
+_CONVERTED_2D = (
+    QuantizedConvReLU2d,
+    QuantizedConvReLU62d,
+    QuantizedConvAdd2d,
+    QuantizedConvAddReLU2d,
+    QuantizedConvAddReLU62d,
+) = forms_of(QuantizedConv2d, nn.Conv2d)
+_TRAINED_2D = (
+    QATConvReLU2d,
+    QATConvReLU62d,
+    QATConvAdd2d,
+    QATConvAddReLU2d,
+    QATConvAddReLU62d,
+) = forms_of(QATConv2d, nn.Conv2d, _CONVERTED_2D)
+_CONVERTED_3D = (
+    QuantizedConvReLU3d,
+    QuantizedConvReLU63d,
+    QuantizedConvAdd3d,
+    QuantizedConvAddReLU3d,
+    QuantizedConvAddReLU63d,
+) = forms_of(QuantizedConv3d, nn.Conv3d)
+_TRAINED_3D = (
+    QATConvReLU3d,
+    QATConvReLU63d,
+    QATConvAdd3d,
+    QATConvAddReLU3d,
+    QATConvAddReLU63d,
+) = forms_of(QATConv3d, nn.Conv3d, _CONVERTED_3D)
 
 ROWS = (
-    *weighted_rows(nn.Conv2d, QATConv2d, QuantizedConv2d, "conv2d"),
-    *weighted_rows(nn.Conv3d, QATConv3d, QuantizedConv3d, "conv3d"),
+    *weighted_rows(nn.Conv2d, QATConv2d, _TRAINED_2D, ("conv2d",)),
+    *weighted_rows(nn.Conv3d, QATConv3d, _TRAINED_3D, ("conv3d",)),
 )
-globals().update(
-    {cls.__name__: cls for row in ROWS for cls in (row.qat, row.qat.quantized)}
-)  # so that pickles find them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -12,8 +13,10 @@ from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d, conv_transpose2d_limits
 
-from .conv import layer_of, weighted_rows
-from .weighted import WeightedOperator, WeightedQAT, WeightedQuantized
+from .conv import layer_of
+from .family import forms_of, fused_problems, weighted_rows
+from .weighted import WeightedQAT, WeightedQuantized
+from .weighted_operator import WeightedOperator
 
 __all__ = ["ROWS"]
 
@@ -31,6 +34,8 @@ class ConvTransposeOperator(WeightedOperator):
         "dilation",
         "groups",
     )
+
+    axes: ClassVar[int | None] = 4
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -53,9 +58,8 @@ class ConvTransposeOperator(WeightedOperator):
         """Scatter."""
         return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups)
 
-    def kernel(self, weight: Tensor, **parameters: Any) -> Kernel:
+    def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights become I, kernel, O / groups."""
-        parameters.pop("out_dtype")
         return ConvTranspose2d(
             weight=self.restored(weight).movedim(1, -1),
             stride=tuple(self.stride),
@@ -76,24 +80,40 @@ class QATConvTranspose2d(ConvTransposeOperator, WeightedQAT):
     quantized = QuantizedConvTranspose2d
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """Hold kernel, stride, padding, groups and types to the march's row."""
         layer = layer_of(module)
         if dtype is not qint8:
             return [f"output type {dtype} (allowed: {qint8}; a qconfig without activation part means qint32)"]
-        return conv_transpose2d_limits(
-            row,
-            kernel=layer.kernel_size,
-            stride=layer.stride,
-            pad=layer.padding,
-            output_padding=layer.output_padding,
-            dilation=layer.dilation,
-            groups=layer.groups,
-            x=qint8,
-        )
+        return [
+            *conv_transpose2d_limits(
+                row,
+                kernel=layer.kernel_size,
+                stride=layer.stride,
+                pad=layer.padding,
+                output_padding=layer.output_padding,
+                dilation=layer.dilation,
+                x=next(iter(inputs), None) or qint8,
+            ),
+            *fused_problems(cls, row, dtype, inputs),
+        ]
 
 
-ROWS = tuple(weighted_rows(nn.ConvTranspose2d, QATConvTranspose2d, QuantizedConvTranspose2d, "conv_transpose2d"))
-globals().update(
-    {cls.__name__: cls for row in ROWS for cls in (row.qat, row.qat.quantized)}
-)  # so that pickles find them
+_CONVERTED = (
+    QuantizedConvTransposeReLU2d,
+    QuantizedConvTransposeReLU62d,
+    QuantizedConvTransposeAdd2d,
+    QuantizedConvTransposeAddReLU2d,
+    QuantizedConvTransposeAddReLU62d,
+) = forms_of(QuantizedConvTranspose2d, nn.ConvTranspose2d)
+_TRAINED = (
+    QATConvTransposeReLU2d,
+    QATConvTransposeReLU62d,
+    QATConvTransposeAdd2d,
+    QATConvTransposeAddReLU2d,
+    QATConvTransposeAddReLU62d,
+) = forms_of(QATConvTranspose2d, nn.ConvTranspose2d, _CONVERTED)
+
+ROWS = weighted_rows(nn.ConvTranspose2d, QATConvTranspose2d, _TRAINED, ("conv_transpose2d",))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from bpu_kernels.dtypes import QuantDType
+from bpu_kernels.march import MarchRow
+
+from ..op import Operator, OpRow, Output, out_of_place
+from ..qat_module import QATModule
 from ..qtensor import QTensor, plain
+from ..quantized_module import QuantizedModule
 
 __all__ = ["ROWS"]
 
@@ -28,11 +34,18 @@ class QATDropout(QATModule):
 
     own_scale: ClassVar[bool] = False
     quantized: ClassVar[type[QuantizedModule]] = QuantizedDropout  # type: ignore[assignment]
-    dropout: nn.Dropout
+    dropout: Any
 
     def configure(self, source: Any) -> None:
         """Keep the float module."""
-        self.dropout = source
+        self.dropout = out_of_place(source)
+
+    @classmethod
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """Nothing is refused: nothing will run."""
+        return []
 
     def forward(self, *inputs: QTensor) -> QTensor:
         """Drop in training, pass through otherwise."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,14 +15,44 @@ from bpu_fx_fusion import FloatFunctional
 from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.march import MarchRow
 
-from ..errors import BpuQatError
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..errors import InputError
+from ..op import Operator, OpRow, Output, type_problems
+from ..qat_module import QATModule
 from ..qtensor import QTensor, plain
+from ..quantized_module import QuantizedModule
 from . import arithmetic
 from .clip import clip_steps
-from .reduction import axes_of, reduce_axes
+from .reduction import axes_of, expect_reducible, reduce_axes
 
-__all__ = ["METHODS", "ROWS", "Method"]
+__all__ = ["METHODS", "ROWS", "SCALELESS", "Method"]
+
+
+def _any_activation(
+    row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None], given: Mapping[str, Any]
+) -> list[str]:
+    return type_problems(inputs, row.activations)
+
+
+def _matmul_limits(
+    row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None], given: Mapping[str, Any]
+) -> list[str]:
+    found = ["matrix products of two activations"] if "matmul" in row.refused_kernels else []
+    return [*found, *_int8_only(dtype, inputs)]
+
+
+def _reduction_limits(
+    row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None], given: Mapping[str, Any]
+) -> list[str]:
+    found, dim = _int8_only(dtype, inputs), given.get("dim")
+    known = isinstance(dim, int) or (isinstance(dim, (tuple, list)) and all(isinstance(axis, int) for axis in dim))
+    if "sum" in row.refused_kernels and known and axes_of(dim, 4) != (2, 3):
+        found.append(f"sum or mean over {dim} (allowed: height and width, (2, 3))")
+    return found
+
+
+def _int8_only(dtype: QuantDType, inputs: Sequence[QuantDType | None]) -> list[str]:
+    found = type_problems(inputs, [qint8])
+    return found if dtype is qint8 else [*found, f"output type {dtype} (allowed: {qint8})"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +63,14 @@ class Method:
     steps: Callable[..., QTensor]
     """Takes the operator, the Output, the inputs, and what else the call gives."""
     kernels: tuple[str, ...]
-    limits: Callable[[MarchRow, QuantDType, dict[str, Any]], list[str]] = lambda row, dtype, given: []
+    limits: Callable[[MarchRow, QuantDType, Sequence[QuantDType | None], Mapping[str, Any]], list[str]] = (
+        _any_activation
+    )
+    """Takes the march, the type of the output, those of the inputs, and what else the call gives."""
 
 
 def _add_relu(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
-    return clip_steps(arithmetic.add(operator, out, x, y), 0.0, float("inf"), operator)
-
-
-def _int8_on_bayes(row: MarchRow, dtype: QuantDType, given: dict[str, Any]) -> list[str]:
-    found = ["matrix products of two activations are not available"] if "matmul" in row.refused_kernels else []
-    return found if dtype is qint8 else [*found, f"output type {dtype} (allowed: {qint8})"]
-
-
-def _reduction(row: MarchRow, dtype: QuantDType, given: dict[str, Any]) -> list[str]:
-    found = [] if dtype is qint8 else [f"output type {dtype} (allowed: {qint8})"]
-    dim = given.get("dim")
-    if "sum" in row.refused_kernels and (dim is None or axes_of(dim, 4) != (2, 3)):
-        found.append(f"sum or mean over {dim} (allowed: height and width, (2, 3))")
-    return found
+    return clip_steps(arithmetic.add(operator, out, x, y), 0.0, math.inf, operator)
 
 
 def _sum(operator: Operator, out: Output, x: QTensor, *, dim: Any = None, keepdim: bool = False) -> QTensor:
@@ -61,23 +82,31 @@ def _mean(operator: Operator, out: Output, x: QTensor, *, dim: Any = None, keepd
 
 
 _SUMS = ("add", "add_scaled", "rescale", "resize_bilinear")
+_POOLS = ("sum", "global_avg_pool2d", "avg_pool2d", "rescale", "lut8")
 
 METHODS: dict[str, Method] = {
     "add": Method(real=torch.add, steps=arithmetic.add, kernels=_SUMS),
-    "add_relu": Method(real=lambda x, y: (x + y).relu(), steps=_add_relu, kernels=(*_SUMS, "relu")),
+    "add_relu": Method(real=lambda x, y: (x + y).relu(), steps=_add_relu, kernels=(*_SUMS, "relu", "lut16")),
     "sub": Method(real=torch.sub, steps=arithmetic.sub, kernels=(*_SUMS, "lut8")),
     "mul": Method(real=torch.mul, steps=arithmetic.mul, kernels=("mul", "rescale", "resize_bilinear")),
-    "matmul": Method(real=torch.matmul, steps=arithmetic.matmul, kernels=("matmul",), limits=_int8_on_bayes),
-    "sum": Method(real=torch.sum, steps=_sum, kernels=("sum", "global_avg_pool2d", "avg_pool2d"), limits=_reduction),
-    "mean": Method(real=torch.mean, steps=_mean, kernels=("sum", "global_avg_pool2d", "avg_pool2d"), limits=_reduction),
+    "matmul": Method(real=torch.matmul, steps=arithmetic.matmul, kernels=("matmul",), limits=_matmul_limits),
+    "sum": Method(real=torch.sum, steps=_sum, kernels=_POOLS, limits=_reduction_limits),
+    "mean": Method(real=torch.mean, steps=_mean, kernels=_POOLS, limits=_reduction_limits),
 }
 """Methods whose operands are all tensors and whose result has a scale of its own."""
 
-SCALAR_METHODS = ("add_scalar", "mul_scalar", "cat")
-"""The methods with other signatures."""
+SCALELESS = ("mul_scalar",)
+"""Methods whose result has no scale of its own: only the input's scale changes, so nothing is observed."""
+
+_OTHERS: dict[str, tuple[str, ...]] = {
+    "add_scalar": ("lut8", "lut16", "rescale"),
+    "mul_scalar": ("reinterpret", "lut8", "lut16"),
+    "cat": ("concat", "rescale", "lut8"),
+}
+"""The methods with other signatures -> their kernels."""
 
 
-class _FunctionalMethods:
+class _FunctionalMethods(Operator):
     """The methods of FloatFunctional in terms of one, ``_call``."""
 
     def _call(self, name: str, *inputs: QTensor, **given: Any) -> QTensor:
@@ -105,15 +134,17 @@ class _FunctionalMethods:
 
     def sum(self, x: QTensor, dim: Any = None, keepdim: bool = False) -> QTensor:
         """Return the sum over axes."""
+        expect_reducible(self.label, self.row, x.shape, dim)
         return self._call("sum", x, dim=dim, keepdim=keepdim)
 
     def mean(self, x: QTensor, dim: Any = None, keepdim: bool = False) -> QTensor:
         """Return the mean over axes."""
+        expect_reducible(self.label, self.row, x.shape, dim)
         return self._call("mean", x, dim=dim, keepdim=keepdim)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Refuse: the methods are what is called."""
-        raise BpuQatError("FloatFunctional is not called itself: call one of its methods, e.g. self.add.add(x, y)")
+        raise InputError("FloatFunctional is not called itself: call one of its methods, e.g. self.add.add(x, y)")
 
 
 class QFunctional(_FunctionalMethods, QuantizedModule):
@@ -145,7 +176,7 @@ class QATFloatFunctional(_FunctionalMethods, QATModule):
 
     def _call(self, name: str, *inputs: QTensor, **given: Any) -> QTensor:
         method = METHODS[name]
-        return self.compute(partial(method.real, **_without_none(given)), partial(method.steps, self, **given), inputs)
+        return self.compute(partial(method.real, **given), partial(method.steps, self, **given), inputs)
 
     def add_scalar(self, x: QTensor, y: float) -> QTensor:
         """Return x + y for a number y."""
@@ -172,29 +203,34 @@ class QATFloatFunctional(_FunctionalMethods, QATModule):
         )
 
     @classmethod
-    def method_limits(cls, name: str, given: dict[str, Any], row: MarchRow, dtype: QuantDType) -> list[str]:
-        """Return what the march refuses of a call of a method."""
-        if name in SCALAR_METHODS:
-            return []
+    def method_limits(
+        cls,
+        name: str,
+        given: Mapping[str, Any],
+        row: MarchRow,
+        dtype: QuantDType,
+        inputs: Sequence[QuantDType | None] = (),
+    ) -> list[str]:
+        """Return what the march refuses of a call of a method; see ``Operator.limits``."""
+        if name in _OTHERS:
+            return _any_activation(row, dtype, inputs, given)
         if name not in METHODS:
-            return [f"FloatFunctional.{name} has no integer form (available: {', '.join((*METHODS, *SCALAR_METHODS))})"]
-        return METHODS[name].limits(row, dtype, given)
+            return [f"FloatFunctional.{name}, which has no integer form (allowed: {', '.join((*METHODS, *_OTHERS))})"]
+        return METHODS[name].limits(row, dtype, inputs, given)
 
     def _get_name(self) -> str:
         return "FloatFunctional"
 
 
-def _without_none(given: dict[str, Any]) -> dict[str, Any]:
-    """Leave out a dim of None: torch.sum takes no keepdim without a dim in every release."""
-    return {} if given.get("dim", 0) is None else given
-
+_KERNELS = [kernel for method in METHODS.values() for kernel in method.kernels]
+_KERNELS += [kernel for kernels in _OTHERS.values() for kernel in kernels]
 
 ROWS = (
     OpRow(
         name="FloatFunctional",
         floats=(FloatFunctional,),
         qat=QATFloatFunctional,
-        kernels=tuple(dict.fromkeys(["concat", *(kernel for method in METHODS.values() for kernel in method.kernels)])),
+        kernels=tuple(dict.fromkeys(_KERNELS)),
         note="Operators and functions of torch (x + y, torch.cat, ...) become one of these each.",
     ),
 )

@@ -1,28 +1,37 @@
-"""Linear layers, alone or with BatchNorm1d, addition and ReLU; a high-precision one runs as a 1 x 1 convolution."""
+"""Linear layers, alone or with BatchNorm1d, addition and ReLU.
+
+The BPU's own linear operator takes and gives int8; with other types the layer runs as a 1 x 1 convolution.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpu_fx_fusion import FoldedLinear
-from bpu_kernels.dtypes import QuantDType, qint8, qint32
-from bpu_kernels.kernel import Kernel
+from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.kernel import Kernel, outside
 from bpu_kernels.march import MarchRow
-from bpu_kernels.ops.conv import Conv2d
+from bpu_kernels.ops.conv import Conv2d, conv2d_limits
 from bpu_kernels.ops.linear import Linear
 from bpu_kernels.torch_ops import finish
 from bpu_qconfig import QConfig
 
-from ..errors import BpuQatError
+from ..errors import InputError
 from ..op import Output
 from ..qtensor import QTensor
-from .conv import layer_of, weighted_rows
-from .weighted import WeightedOperator, WeightedQAT, WeightedQuantized
+from .conv import layer_of
+from .family import forms_of, fused_problems, weighted_rows
+from .weighted import WeightedQAT, WeightedQuantized
+from .weighted_operator import WeightedOperator
 
 __all__ = ["ROWS"]
+
+_POINTWISE: dict[str, Any] = {"kernel": (1, 1), "stride": (1, 1), "pad": (0, 0), "dilation": (1, 1), "groups": 1}
+"""The convolution that stands for a linear layer."""
 
 
 class LinearOperator(WeightedOperator):
@@ -34,16 +43,20 @@ class LinearOperator(WeightedOperator):
         """Multiply."""
         return F.linear(x, weight, bias)
 
-    def along_output(self, values: Tensor, dimensions: int) -> Tensor:
+    def channel_axis(self, dimensions: int) -> int:
         """Features are the last axis."""
-        return values
+        return dimensions - 1
 
-    def kernel(self, weight: Tensor, **parameters: Any) -> Kernel:
-        """int32 output exists for convolutions only (2), so there the layer is one."""
-        if parameters["out_dtype"] is qint32:
-            return Conv2d(weight=weight[:, None, None, :], **parameters)
-        parameters.pop("out_dtype")
-        return Linear(weight=weight, **parameters)
+    def expect_axes(self, inputs: Sequence[QTensor]) -> None:
+        """A batch and features at least."""
+        if len(inputs[0].shape) < 2:
+            raise InputError(f"{self.label} expected a batch and features, got the shape {tuple(inputs[0].shape)}")
+
+    def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
+        """The linear operator for int8 on both sides, else a convolution."""
+        if x is qint8 and out_dtype is qint8:
+            return Linear(weight=weight, **parameters)
+        return Conv2d(weight=weight[:, None, None, :], out_dtype=out_dtype, **parameters)
 
     def apply_kernel(
         self, kernel: Kernel, out: Output, x: QTensor, *addend: QTensor, axis: int, narrow: bool
@@ -60,8 +73,10 @@ class LinearOperator(WeightedOperator):
 
 def _as_map(x: Any) -> QTensor:
     """(N, ..., C) -> (N, C, L, 1)."""
-    batch, *_, channels = x.shape
-    pixels = x.numel() // (batch * channels)
+    batch, *middle, channels = x.shape
+    pixels = 1
+    for length in middle:
+        pixels *= int(length)
     seen: QTensor = x.reshape(batch, pixels, 1, channels).permute(0, 3, 1, 2)
     return seen
 
@@ -82,40 +97,49 @@ class QATLinear(LinearOperator, WeightedQAT):
         self.normalizes = isinstance(layer_of(source), FoldedLinear) or self.bn is not None
 
     def finish_accumulator(self, kernel: Any, acc: Tensor, addend: tuple[Tensor, ...], *, narrow: bool) -> Tensor:
-        """The convolution that stands for a high-precision layer has its channels second."""
+        """The convolution that stands for the layer has its channels second."""
         if isinstance(kernel, Linear):
             return super().finish_accumulator(kernel, acc, addend, narrow=narrow)
         moved = finish(kernel, acc.movedim(-1, 1), self.row, *(a.movedim(-1, 1) for a in addend), narrow=narrow)
         return moved.movedim(1, -1)
 
-    def forward(self, *inputs: QTensor) -> QTensor:
-        """Hold a folded BatchNorm1d to two-dimensional inputs: there alone it normalizes the features."""
+    def expect_axes(self, inputs: Sequence[QTensor]) -> None:
+        """Hold a layer with BatchNorm1d to two axes: there alone it normalizes the features."""
+        super().expect_axes(inputs)
         if self.normalizes and len(inputs[0].shape) != 2:
-            raise BpuQatError(
-                f"{self.path}: a BatchNorm1d is part of this Linear, which is right for inputs of shape (N, features) "
+            raise InputError(
+                f"{self.label}: a BatchNorm1d is part of this layer, which is right for inputs of shape (N, features) "
                 f"only; got {tuple(inputs[0].shape)}. Flatten the input"
             )
-        return super().forward(*inputs)
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """Hold features and types to the march's row."""
-        layer = layer_of(module)
-        found = (
-            [f"output type {dtype} (allowed: {qint8}, or {qint32} without activation part)"]
-            if dtype not in (qint8, qint32)
-            else []
-        )
-        if layer.in_features not in row.taps:
-            found.append(f"input features {layer.in_features} (allowed: {row.taps})")
-        if layer.out_features not in row.output_channels:
-            found.append(f"output features {layer.out_features} (allowed: {row.output_channels})")
-        if dtype is qint32 and hasattr(module, "relu") and not row.rounds:
-            found.append("ReLU fused to an int32 output; apply it outside the model, or quantize the output")
-        return found
+        layer, x = layer_of(module), next(iter(inputs), None) or qint8
+        features = {"in_channels": layer.in_features, "out_channels": layer.out_features}
+        if x is qint8 and dtype is qint8:
+            found = outside("input features", [layer.in_features], row.taps)
+            found += outside("output features", [layer.out_features], row.output_channels)
+        else:
+            found = conv2d_limits(row, **_POINTWISE, **features, x=x, out=dtype, relu=cls.relu is not None)
+        return found + fused_problems(cls, row, dtype, inputs)
 
 
-ROWS = tuple(weighted_rows(nn.Linear, QATLinear, QuantizedLinear, "linear", also=(FoldedLinear,)))
-globals().update(
-    {cls.__name__: cls for row in ROWS for cls in (row.qat, row.qat.quantized)}
-)  # so that pickles find them
+_CONVERTED = (
+    QuantizedLinearReLU,
+    QuantizedLinearReLU6,
+    QuantizedLinearAdd,
+    QuantizedLinearAddReLU,
+    QuantizedLinearAddReLU6,
+) = forms_of(QuantizedLinear, nn.Linear)
+_TRAINED = (
+    QATLinearReLU,
+    QATLinearReLU6,
+    QATLinearAdd,
+    QATLinearAddReLU,
+    QATLinearAddReLU6,
+) = forms_of(QATLinear, nn.Linear, _CONVERTED)
+
+ROWS = weighted_rows(nn.Linear, QATLinear, _TRAINED, ("linear", "conv2d"), also=(FoldedLinear,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -12,8 +13,10 @@ from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.layout import Pad
 
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..op import Operator, OpRow, Output, type_problems
+from ..qat_module import QATModule
 from ..qtensor import QTensor
+from ..quantized_module import QuantizedModule
 
 __all__ = ["ROWS"]
 
@@ -72,16 +75,19 @@ class QATPad(PadOperator, QATModule):
     quantized = QuantizedPad
 
     @classmethod
-    def limits(cls, module: Any, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """Constant or replicated edge; widths known in advance and not negative."""
         mode = getattr(module, "mode", "constant")
-        found = [] if mode in _MODES else [f"mode {mode!r} (allowed: {', '.join(map(repr, _MODES))})"]
+        allowed = _MODES if row.moves_freely else ("constant",)
+        found = [] if mode in allowed else [f"mode {mode!r} (allowed: {', '.join(map(repr, allowed))})"]
         widths = module.pad if isinstance(module, FloatPad) else module.padding
         if widths is None:
             found.append("widths computed at run time; give them as numbers")
         elif min(widths) < 0:
             found.append(f"negative widths {widths}")
-        return found
+        return found + type_problems(inputs, row.activations)
 
 
 ROWS = (

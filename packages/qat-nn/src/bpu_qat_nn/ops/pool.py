@@ -2,73 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpu_kernels.dtypes import QuantDType, qint8
-from bpu_kernels.fixed_point import Multiplier
-from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
-from bpu_kernels.multiplier import choose_multiplier
-from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from bpu_kernels.ops.pool import MaxPool2d
 
-from ..errors import BpuQatError
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..errors import InputError
+from ..op import Operator, OpRow, Output, type_problems
+from ..qat_module import QATModule
 from ..qtensor import QTensor
+from ..quantized_module import QuantizedModule
+from .average import average, pair
 
-__all__ = ["ROWS", "average"]
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """Return a number given once or per axis as two."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+__all__ = ["ROWS"]
 
 
-def average(
-    operator: Operator,
-    x: QTensor,
-    out: Output,
-    *,
-    window: tuple[int, int],
-    divisor: int,
-    stride: tuple[int, int] | None = None,
-    pad: tuple[int, int] = (0, 0),
-    ceil_mode: bool = False,
-) -> QTensor:
-    """Average or sum windows of int8; a window as large as the map, without padding, is a global pooling.
-
-    Bernoulli2 floors in global pooling without a way to compensate, but not in average pooling: maps that fit its
-    window (7 x 7) are pooled with one window.
-    """
-    row, size = operator.row, (int(x.shape[2]), int(x.shape[3]))
-    whole = window == size and pad == (0, 0)
-    is_global = whole and not (row.adds_compensation and all(n in row.avg_pool_kernel for n in size))
-
-    def build() -> Kernel:
-        bound = torch.full_like(x.scale, float(-qint8.min * window[0] * window[1]), dtype=torch.float64)
-        multiplier = choose_multiplier(
-            x.scale.double() / (out.scale.double() * divisor),
-            bound,
-            qint8,
-            row,
-            right_shift=row.global_pool_right_shift if is_global else None,
-            xp=torch,
-        )
-        by = Multiplier(**{name: value.to(torch.int32) for name, value in vars(multiplier).items()})
-        if is_global:
-            return GlobalAvgPool2d(multiplier=by)
-        return AvgPool2d(multiplier=by, kernel=window, stride=stride or window, pad=pad, ceil_mode=ceil_mode)
-
-    key = (window, divisor, stride, pad, ceil_mode, is_global)
-    kernel = operator.derived.get([x.scale, out.scale], build, "average", *key)
-    return x.invoke(kernel, row, x, scale=out.scale, dtype=out.dtype)
+def _int8_problems(dtype: QuantDType, inputs: Sequence[QuantDType | None]) -> list[str]:
+    found = type_problems(inputs, [qint8])
+    return found if dtype is qint8 else [*found, f"output type {dtype} (allowed: {qint8})"]
 
 
 class AvgPoolOperator(Operator):
     """Average pooling with counted padding."""
+
+    axes: ClassVar[int | None] = 4
 
     config: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode", "divisor_override")
 
@@ -113,7 +75,9 @@ class QATAvgPool2d(AvgPoolOperator, QATModule):
     quantized = QuantizedAvgPool2d
 
     @classmethod
-    def limits(cls, module: Any, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """Window and stride of the march; padding must count; a partial last window divides by less in torch."""
         window, pad, found = pair(module.kernel_size), pair(module.padding), []
         if any(k not in row.avg_pool_kernel for k in window) or window[0] * window[1] not in row.avg_pool_taps:
@@ -121,38 +85,48 @@ class QATAvgPool2d(AvgPoolOperator, QATModule):
         if any(s not in row.pool_stride for s in pair(module.stride)):
             found.append(f"stride {module.stride} (allowed: {row.pool_stride})")
         if max(pad) and not module.count_include_pad:
-            found.append("count_include_pad=False with padding; the BPU counts padding")
+            found.append("count_include_pad=False with padding, since the BPU counts it")
         if module.ceil_mode and module.divisor_override is None:
-            found.append("ceil_mode=True divides partial windows by less; give divisor_override, or ceil_mode=False")
-        if dtype is not qint8:
-            found.append(f"output type {dtype} (allowed: {qint8})")
-        return found
+            found.append(
+                "ceil_mode=True, where partial windows divide by less; give divisor_override, or ceil_mode=False"
+            )
+        return found + _int8_problems(dtype, inputs)
 
 
 class AdaptiveAvgPoolOperator(Operator):
     """Average to a given size, where every window has the same length."""
 
+    axes: ClassVar[int | None] = 4
+
     config: ClassVar[tuple[str, ...]] = ("output_size",)
 
     output_size: Any
 
-    def real(self, *inputs: Tensor) -> Tensor:
-        """Pool."""
-        return F.adaptive_avg_pool2d(inputs[0], self.output_size)
+    def window(self, x: Any) -> tuple[int, int]:
+        """Return the fixed window that is equivalent for a map.
 
-    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
-        """Pool with the equivalent fixed window."""
-        x = inputs[0]
+        Raises:
+            InputError: there is none.
+        """
         size = (int(x.shape[2]), int(x.shape[3]))
         wanted = (self.output_size, self.output_size) if isinstance(self.output_size, int) else tuple(self.output_size)
         target = [n if m is None else m for n, m in zip(size, wanted, strict=True)]
         if any(n % m for n, m in zip(size, target, strict=True)):
-            raise BpuQatError(
-                f"{getattr(self, 'path', '')} AdaptiveAvgPool2d({self.output_size}) on a {size} map has windows of "
-                "different lengths, which the BPU does not have; use a divisor of the size, or AvgPool2d"
+            raise InputError(
+                f"{self.label}: output_size {self.output_size} of a {size} map needs windows of different lengths, "
+                "which the BPU does not have; use a divisor of the size, or AvgPool2d"
             )
-        window = (size[0] // target[0], size[1] // target[1])
-        return average(self, x, out, window=window, divisor=window[0] * window[1])
+        return size[0] // target[0], size[1] // target[1]
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Pool."""
+        self.window(inputs[0])
+        return F.adaptive_avg_pool2d(inputs[0], self.output_size)
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Pool with the equivalent fixed window."""
+        window = self.window(inputs[0])
+        return average(self, inputs[0], out, window=window, divisor=window[0] * window[1])
 
     def extra_repr(self) -> str:
         """Size."""
@@ -169,13 +143,17 @@ class QATAdaptiveAvgPool2d(AdaptiveAvgPoolOperator, QATModule):
     quantized = QuantizedAdaptiveAvgPool2d
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """int8 only."""
-        return [] if dtype is qint8 else [f"output type {dtype} (allowed: {qint8})"]
+        return _int8_problems(dtype, inputs)
 
 
 class MaxPoolOperator(Operator):
     """Maximum of a window; integers are only chosen, so the scale stays."""
+
+    axes: ClassVar[int | None] = 4
 
     own_scale: ClassVar[bool] = False
     keeps_grid: ClassVar[bool] = True
@@ -212,8 +190,10 @@ class QATMaxPool2d(MaxPoolOperator, QATModule):
     quantized = QuantizedMaxPool2d
 
     @classmethod
-    def limits(cls, module: Any, row: MarchRow, dtype: QuantDType) -> list[str]:
-        """Window and stride of the march; no dilation, no indices."""
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """Window and stride of the march; no dilation, no indices; int8."""
         found = []
         if any(k not in row.max_pool_kernel for k in pair(module.kernel_size)):
             found.append(f"kernel {module.kernel_size} (allowed: {row.max_pool_kernel})")
@@ -223,7 +203,7 @@ class QATMaxPool2d(MaxPoolOperator, QATModule):
             found.append(f"dilation {module.dilation} (allowed: 1)")
         if module.return_indices:
             found.append("return_indices=True")
-        return found
+        return found + type_problems(inputs, [qint8])
 
 
 ROWS = (

@@ -9,14 +9,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from bpu_fx_fusion import Interpolate
-from bpu_kernels.dtypes import QuantDType
+from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest
 
-from ..errors import BpuQatError
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..errors import InputError
+from ..op import Operator, OpRow, Output, type_problems
+from ..qat_module import QATModule
 from ..qtensor import QTensor
+from ..quantized_module import QuantizedModule
+from .average import pair
 
 __all__ = ["ROWS"]
 
@@ -25,22 +28,36 @@ class ResizeOperator(Operator):
     """``F.interpolate`` to a size, or by factors."""
 
     own_scale: ClassVar[bool] = False
-    config: ClassVar[tuple[str, ...]] = ("size", "scale_factor", "mode", "align_corners")
+    axes: ClassVar[int | None] = 4
+    options: ClassVar[frozenset[str]] = frozenset({"size", "scale_factor"})
+    config: ClassVar[tuple[str, ...]] = ("size", "scale_factor", "mode", "recompute_scale_factor")
 
     size: Any
     scale_factor: Any
     mode: str
+    recompute_scale_factor: bool | None
 
     def target(self, shape: Sequence[int], size: Any = None, scale_factor: Any = None) -> tuple[int, int]:
-        """Return the output's height and width for an input of this shape; what the call gives wins."""
+        """Return the output's height and width for an input of this shape; what the call gives wins.
+
+        Raises:
+            InputError: neither is given, or a factor that torch would sample by itself instead of by the ratio of the
+                sizes, which is what the BPU does.
+        """
         size = self.size if size is None and scale_factor is None else size
         if size is not None:
-            return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+            return pair(size)
         factor = self.scale_factor if scale_factor is None else scale_factor
         if factor is None:
-            raise BpuQatError(f"{getattr(self, 'path', '')}: neither size nor scale_factor is given")
+            raise InputError(f"{self.label}: neither size nor scale_factor is given")
         factors = factor if isinstance(factor, (tuple, list)) else (factor, factor)
-        return int(shape[2] * factors[0]), int(shape[3] * factors[1])
+        exact = [float(length * f) for length, f in zip(shape[2:], factors, strict=True)]
+        if not self.recompute_scale_factor and any(not length.is_integer() for length in exact):
+            raise InputError(
+                f"{self.label}: scale_factor {factor} of a {tuple(shape[2:])} map is no whole size; torch samples by "
+                "the factor then, the BPU by the ratio of the sizes. Give size=, or recompute_scale_factor=True"
+            )
+        return int(exact[0]), int(exact[1])
 
     def resize(self, out: Output, x: QTensor, size: tuple[int, int]) -> QTensor:
         """Copy, or blend with 8-bit weights."""
@@ -62,6 +79,7 @@ class QuantizedInterpolate(ResizeOperator, QuantizedModule):
 
     def forward(self, x: QTensor, size: Any = None, scale_factor: Any = None) -> QTensor:  # type: ignore[override]
         """Resize; arguments win over attributes."""
+        self.expect_axes((x,))
         return self.resize(Output(x.scale, x.dtype), x, self.target(x.shape, size, scale_factor))
 
 
@@ -81,13 +99,18 @@ class QATInterpolate(ResizeOperator, QATModule):
         )
 
     @classmethod
-    def limits(cls, module: Any, row: MarchRow, dtype: QuantDType) -> list[str]:
-        """Nearest or bilinear without align_corners."""
-        found = []
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """Nearest by the march's factors, or bilinear without align_corners; int8."""
+        found = type_problems(inputs, [qint8])
         if module.mode not in ("nearest", "bilinear"):
             found.append(f"mode {module.mode!r} (allowed: 'nearest', 'bilinear')")
         if module.align_corners:
             found.append("align_corners=True (allowed: False, None)")
+        factors = module.scale_factor if isinstance(module.scale_factor, (tuple, list)) else [module.scale_factor]
+        if module.mode == "nearest" and any(f is not None and f not in row.nearest_factor for f in factors):
+            found.append(f"nearest scale_factor {module.scale_factor} (allowed: {row.nearest_factor})")
         return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +14,11 @@ from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import FakeQuantize, FixedScaleObserver, QConfig
 
-from ..errors import BpuQatError
-from ..interop_torch_ao import STUBS
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..errors import ArgumentError
+from ..op import Operator, OpRow, Output
+from ..qat_module import QATModule
 from ..qtensor import QTensor
+from ..quantized_module import QuantizedModule
 
 __all__ = ["ROWS", "DeQuantStub", "QuantStub"]
 
@@ -35,10 +38,10 @@ class QuantStub(nn.Module):
         self, scale: float | None = None, zero_point: int | None = None, qconfig: QConfig | None = None
     ) -> None:
         super().__init__()
-        if scale is not None and not float(scale) > 0:
-            raise BpuQatError(f"expected a positive scale or None, got {scale!r}")
+        if scale is not None and not 0 < float(scale) < math.inf:
+            raise ArgumentError(f"expected a positive scale or None, got {scale!r}")
         if zero_point:
-            raise BpuQatError(f"expected zero_point 0 or None, got {zero_point!r}: the BPU quantizes symmetrically")
+            raise ArgumentError(f"expected zero_point 0 or None, got {zero_point!r}: the BPU quantizes symmetrically")
         self.scale = None if scale is None else float(scale)
         self.zero_point = zero_point
         if qconfig is not None:
@@ -68,7 +71,7 @@ class DeQuantStub(nn.Module):
 
 
 class QuantizedQuantStub(QuantizedModule):
-    """Rounds real values to the nearest step, ties to even; passes a tensor through that is quantized already.
+    """Rounds numbers, as float32, to the nearest step, ties to even; passes on a tensor that is quantized already.
 
     Buffer: ``scale`` (float32, [1]); scripts may overwrite it, e.g. ``model.quant.scale.fill_(1.0)``.
     """
@@ -80,7 +83,8 @@ class QuantizedQuantStub(QuantizedModule):
             return x
         if hasattr(x, "quantize_input"):  # what lowering passes through the model
             return x.quantize_input(self.scale, self.dtype)
-        steps = (x / self.scale).round().clamp(self.dtype.min, self.dtype.max)
+        scale = self.scale.reshape(())  # of no axes, so that even a float64 scale divides in float32
+        steps = (x.to(torch.float32) / scale).round().clamp(self.dtype.min, self.dtype.max)
         return QTensor(steps.to(getattr(torch, f"int{self.dtype.bits}")), self.scale, None, self.dtype)
 
     def _get_name(self) -> str:
@@ -100,7 +104,7 @@ class QATQuantStub(QATModule):
             fixed = FakeQuantize.with_args(observer=FixedScaleObserver, scale=scale, dtype=dtype)
             qconfig = QConfig(activation=fixed, weight=qconfig.weight)
         if qconfig.activation is None:
-            raise BpuQatError(f"{path}: the qconfig of a QuantStub needs an activation part")
+            raise ArgumentError(f"{path}: the qconfig of a QuantStub needs an activation part")
         super().__init__(source, qconfig, row, path)
 
     def forward(self, *inputs: Any) -> QTensor:
@@ -109,12 +113,21 @@ class QATQuantStub(QATModule):
         if isinstance(x, QTensor):
             self.activation_post_process.set_qparams(x.scale.detach())
             return x
-        return self.quantize_output(x)
+        return self.quantize_output(x.to(torch.float32))
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
-        """Types of the march."""
-        return [] if dtype in row.activations else [f"type {dtype} (allowed: {', '.join(map(str, row.activations))})"]
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """Types of the march; a tensor that passes through keeps its type and its scale."""
+        found = []
+        if dtype not in row.activations:
+            found.append(f"type {dtype} (allowed: {', '.join(map(str, row.activations))})")
+        if any(x is not None and x is not dtype for x in inputs):
+            found.append(f"type {dtype} where {inputs[0]} passes through (give the stub a qconfig of that type)")
+        if inputs and getattr(module, "scale", None) is not None:
+            found.append(f"scale {module.scale} of its own where a quantized tensor passes through (allowed: None)")
+        return found
 
 
 class QuantizedDeQuantStub(Operator, nn.Module):
@@ -149,6 +162,6 @@ class QATDeQuantStub(QATModule):
 
 
 ROWS = (
-    OpRow(name="QuantStub", floats=(QuantStub, *STUBS["QuantStub"]), qat=QATQuantStub, kernels=()),
-    OpRow(name="DeQuantStub", floats=(DeQuantStub, *STUBS["DeQuantStub"]), qat=QATDeQuantStub, kernels=()),
+    OpRow(name="QuantStub", floats=(QuantStub,), qat=QATQuantStub, kernels=()),
+    OpRow(name="DeQuantStub", floats=(DeQuantStub,), qat=QATDeQuantStub, kernels=()),
 )

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bpu_fx_fusion import Exp
+from bpu_fx_fusion import (
+    Acos,
+    Acosh,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
+    Cos,
+    Cosh,
+    Erf,
+    Exp,
+    HardLog,
+    Pow,
+    Reciprocal,
+    Sin,
+    Sinh,
+    Sqrt,
+    Tan,
+)
 from bpu_kernels.dtypes import QuantDType, qint8, qint16
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.lut import Lut8
 
-from ..op import Operator, OpRow, Output, QATModule, QuantizedModule
+from ..op import Operator, OpRow, Output, out_of_place
+from ..qat_module import QATModule
 from ..qtensor import QTensor
+from ..quantized_module import QuantizedModule
 from ..segment_table import segment_table
+from .rescale import rescale, through_int16, widen
 
 __all__ = ["ROWS", "look_up"]
 
@@ -26,24 +47,32 @@ Function = Callable[[Tensor], Tensor]
 def look_up(operator: Operator, function: Function, x: QTensor, out: Output, *key: object) -> QTensor:
     """Apply a real function to steps; the table is built in float64 on the CPU, so every device has the same.
 
+    int8 to int8 is a table of all values. Otherwise the function is a segment table of int16: int8 input is widened
+    for it, int8 output narrowed behind it.
+
     Args:
         operator: keeps the tables.
         function: elementwise, accepts float64.
         x: int8 or int16.
-        out: scale and type of the result; int16 input gives int16 output, int8 gives int8.
+        out: scale and type of the result.
         key: what else the function depends on.
     """
+    if x.dtype is qint8 and out.dtype is qint8:
+        table = operator.derived.get([x.scale, out.scale], lambda: _table8(function, x, out), *key)
+        return x.invoke(table, operator.row, x, scale=out.scale, dtype=out.dtype)
+    x, wide = widen(operator, x), out if out.dtype is qint16 else through_int16(operator, out)
 
     def build() -> Kernel:
-        x_scale, scale = float(x.scale), float(out.scale)
-        if x.dtype is qint16:
-            return segment_table(function, x_scale, scale, x.scale.device)
-        reals = torch.arange(-128, 128, dtype=torch.float64) * x_scale
-        steps = torch.floor(function(reals) / scale + 0.5).clamp(qint8.min, qint8.max)
-        return Lut8(table=torch.nan_to_num(steps).to(torch.int8).to(x.scale.device))
+        return segment_table(function, float(x.scale), float(wide.scale), x.scale.device)
 
-    kernel = operator.derived.get([x.scale, out.scale], build, x.dtype, *key)
-    return x.invoke(kernel, operator.row, x, scale=out.scale, dtype=out.dtype)
+    kernel = operator.derived.get([x.scale, wide.scale], build, "segments", *key)
+    return rescale(operator, x.invoke(kernel, operator.row, x, scale=wide.scale, dtype=qint16), out)
+
+
+def _table8(function: Function, x: QTensor, out: Output) -> Lut8:
+    reals = torch.arange(qint8.min, qint8.max + 1, dtype=torch.float64) * float(x.scale)
+    steps = torch.floor(function(reals) / float(out.scale) + 0.5).clamp(qint8.min, qint8.max)
+    return Lut8(table=torch.nan_to_num(steps).to(torch.int8).to(x.scale.device))
 
 
 class TableOperator(Operator):
@@ -54,7 +83,7 @@ class TableOperator(Operator):
 
     def configure(self, source: nn.Module) -> None:
         """Keep the float module, or what the QAT module kept."""
-        self.function = getattr(source, "function", source)
+        self.function = out_of_place(getattr(source, "function", source))
 
     def real(self, *inputs: Tensor) -> Tensor:
         """Evaluate the function."""
@@ -79,9 +108,14 @@ class QATTable(TableOperator, QATModule):
     quantized = QuantizedTable
 
     @classmethod
-    def limits(cls, module: nn.Module, row: MarchRow, dtype: QuantDType) -> list[str]:
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
         """int8, and int16 where the march has segment tables."""
-        return [] if dtype in row.activations else [f"output type {dtype} (allowed: {row.activations})"]
+        found = super().limits(module, row, dtype, inputs)
+        if dtype not in row.activations:
+            found.append(f"output type {dtype} (allowed: {', '.join(map(str, row.activations))})")
+        return found
 
 
 FUNCTIONS: tuple[type[nn.Module], ...] = (
@@ -99,7 +133,7 @@ FUNCTIONS: tuple[type[nn.Module], ...] = (
     nn.Softplus,
     nn.Softsign,
     nn.LogSigmoid,
-    Exp,
+    *(Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Erf, Exp, HardLog, Pow, Reciprocal, Sin, Sinh, Sqrt, Tan),
 )
 """Float modules that are functions of one variable."""
 

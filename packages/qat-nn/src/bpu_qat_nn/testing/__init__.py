@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from .cases import CASES, OperatorCase
+from .case import OperatorCase
+from .cases import CASES
 from .nets import NETS, NetCase
-from .stages import calibrate, differing, prepared, real_inputs, train_steps, validate
+from .stages import assert_exact, calibrate, differing, prepared, real_inputs, train_steps, validate
 
 __all__ = [
     "CASES",
     "NETS",
     "NetCase",
     "OperatorCase",
+    "assert_exact",
     "calibrate",
     "differing",
     "prepared",

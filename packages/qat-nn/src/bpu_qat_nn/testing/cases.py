@@ -3,105 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_fx_fusion import Exp, FloatFunctional, Pad
-from bpu_kernels.march import March
-from bpu_qat_nn.ops.stubs import DeQuantStub, QuantStub
+from bpu_fx_fusion import (
+    Acos,
+    Acosh,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
+    Cos,
+    Cosh,
+    Erf,
+    Exp,
+    HardLog,
+    Pad,
+    Pow,
+    Reciprocal,
+    Sin,
+    Sinh,
+    Sqrt,
+    Tan,
+)
 
-__all__ = ["CASES", "OperatorCase"]
+from .case import ALL, BAYES, MAP, Calls, CallsLayer, OperatorCase, WithResidual
 
-ALL = tuple(March)
-BAYES = (March.BAYES, March.BAYES_E)
-MAP = (2, 8, 10, 12)
-"""Shape of a feature map: N, C, H, W."""
-
-
-class Between(nn.Module):
-    """A QuantStub, a body, a DeQuantStub."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.quant, self.body, self.dequant = QuantStub(), body, DeQuantStub()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Quantize, run the body, dequantize."""
-        y: Tensor = self.dequant(self.body(self.quant(x)))
-        return y
-
-
-class BetweenTwo(Between):
-    """The same for a body of two inputs."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__(body)
-        self.quant2 = QuantStub()
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
-        """Quantize both, run the body, dequantize."""
-        z: Tensor = self.dequant(self.body(self.quant(x), self.quant2(y)))
-        return z
-
-
-class WithResidual(nn.Module):
-    """``relu(bn(layer(x)) + y)``, or with the layer as the second operand."""
-
-    def __init__(self, layer: nn.Module, bn: nn.Module | None, relu: nn.Module | None, swapped: bool = False) -> None:
-        super().__init__()
-        self.layer, self.bn, self.relu, self.swapped = layer, bn, relu, swapped
-        self.add = FloatFunctional()
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Evaluate."""
-        z = self.layer(x)
-        if self.bn is not None:
-            z = self.bn(z)
-        z = self.add.add(y, z) if self.swapped else self.add.add(z, y)
-        return z if self.relu is None else self.relu(z)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperatorCase:
-    """A model around one operator."""
-
-    make: Callable[[], nn.Module]
-    """Builds the body with random parameters."""
-    shapes: tuple[tuple[int, ...], ...] = (MAP,)
-    marches: tuple[March, ...] = ALL
-    bits: tuple[int, ...] = (8,)
-    """Activation bits to test; 16 on Bayes only."""
-
-    def model(self, seed: int = 0) -> nn.Module:
-        """Return the float model, with batch normalizations that are not the identity."""
-        torch.manual_seed(seed)
-        body = self.make()
-        for module in body.modules():
-            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-                module.running_mean.normal_()  # type: ignore[union-attr]
-                module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias)
-        return (Between if len(self.shapes) == 1 else BetweenTwo)(body).eval()
-
-
-class Calls(nn.Module):
-    """A function as a module, so that cases can name it."""
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Call it."""
-        return self.function(*inputs)
-
-
-def _sequence(*layers: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(*layers)
+__all__ = ["CASES"]
 
 
 def _conv(inputs: int = 8, outputs: int = 12, kernel: int = 3, **options: object) -> Callable[[], nn.Module]:
@@ -110,6 +40,10 @@ def _conv(inputs: int = 8, outputs: int = 12, kernel: int = 3, **options: object
 
 def _calls(function: Callable[..., Tensor]) -> Callable[[], nn.Module]:
     return lambda: Calls(function)
+
+
+def _calls_layer(layer: nn.Module, function: Callable[..., Tensor]) -> Callable[[], nn.Module]:
+    return lambda: CallsLayer(layer, function)
 
 
 _LINEAR = ((4, 24),)
@@ -141,9 +75,9 @@ _CONVOLUTIONS = {
     "conv_transpose2d_k4s2p1": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 4, 2, 1)),
     "conv_transpose2d_k3s2p1_out1": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 3, 2, 1, 1)),
     "conv_transpose2d_grouped_bn": OperatorCase(
-        make=lambda: nn.Sequential(nn.ConvTranspose2d(8, 12, 4, 2, 1, groups=4), nn.BatchNorm2d(12)), marches=BAYES
+        make=lambda: nn.Sequential(nn.ConvTranspose2d(8, 12, 4, 2, 1, groups=4), nn.BatchNorm2d(12))
     ),
-    "conv_transpose2d_depthwise": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 8, 2, 2, groups=8), marches=BAYES),
+    "conv_transpose2d_depthwise": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 8, 2, 2, groups=8)),
     "linear": OperatorCase(make=lambda: nn.Linear(24, 10), shapes=_LINEAR),
     "linear_bn_relu": OperatorCase(
         make=lambda: nn.Sequential(nn.Linear(24, 10), nn.BatchNorm1d(10), nn.ReLU()), shapes=_LINEAR
@@ -151,6 +85,7 @@ _CONVOLUTIONS = {
     "linear_of_sequence": OperatorCase(make=lambda: nn.Linear(24, 10), shapes=((2, 7, 24),)),
     "flatten_linear": OperatorCase(make=lambda: nn.Sequential(nn.Flatten(), nn.Linear(960, 10))),
     "batch_norm_alone": OperatorCase(make=lambda: nn.BatchNorm2d(8)),
+    "sync_batch_norm_alone": OperatorCase(make=lambda: nn.SyncBatchNorm(8)),
 }
 
 _LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
@@ -173,6 +108,9 @@ _RESIDUALS = {
     for swapped in (False, True)
     for relu in (None, nn.ReLU, nn.ReLU6)
 }
+_RESIDUALS["conv2d_add_1x1_map"] = OperatorCase(
+    make=lambda: WithResidual(nn.Conv2d(8, 8, 3), None, nn.ReLU()), shapes=(MAP, (2, 8, 1, 1))
+)
 
 _ELEMENTWISE = {
     "add": OperatorCase(make=_calls(lambda x, y: x + y), shapes=_PAIR, bits=(8, 16)),
@@ -200,7 +138,22 @@ _ELEMENTWISE = {
     "clamp": OperatorCase(make=_calls(lambda x: x.clamp(-0.25, 0.5)), bits=(8, 16)),
 }
 
+_DOMAINS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[nn.Module, ...]]] = {
+    "everywhere": (lambda x: x, (Asinh(), Atan(), Cos(), Cosh(), Erf(), Pow(3), Sin(), Sinh())),
+    "from -0.9 to 0.9": (lambda x: torch.tanh(x) * 0.9, (Acos(), Asin(), Atanh(), Tan())),
+    "above 0.1": (lambda x: torch.sigmoid(x) + 0.1, (HardLog(), Reciprocal(), Sqrt(), Pow(0.5))),
+    "above 1.1": (lambda x: torch.sigmoid(x) + 1.1, (Acosh(),)),
+}
+"""Where functions are defined -> what brings an input there, and the functions."""
+
 _TABLES = {
+    f"table_{type(function).__name__.lower()}{function.extra_repr()}": OperatorCase(
+        make=lambda into=into, function=function: nn.Sequential(Calls(into), function),  # type: ignore[misc]
+        bits=(8, 16),
+    )
+    for into, functions in _DOMAINS.values()
+    for function in functions
+} | {
     f"table_{function.__class__.__name__.lower()}": OperatorCase(
         make=lambda function=function: function,  # type: ignore[misc]
         bits=(8, 16),
@@ -235,12 +188,12 @@ _MAPS = {
     "max_pool2d_padded": OperatorCase(make=lambda: nn.MaxPool2d(3, 2, 1)),
     "max_pool2d_ceil": OperatorCase(make=lambda: nn.MaxPool2d(3, 2, ceil_mode=True)),
     "resize_nearest": OperatorCase(make=lambda: nn.Upsample(scale_factor=2)),
-    "resize_nearest_size": OperatorCase(make=_calls(lambda x: F.interpolate(x, size=(17, 31)))),
+    "resize_nearest_size": OperatorCase(make=_calls(lambda x: F.interpolate(x, size=(20, 48)))),
     "resize_bilinear": OperatorCase(make=lambda: nn.Upsample(scale_factor=2, mode="bilinear")),
     "resize_bilinear_size": OperatorCase(make=_calls(lambda x: F.interpolate(x, size=(7, 19), mode="bilinear"))),
     "zero_pad": OperatorCase(make=lambda: nn.ZeroPad2d((0, 1, 2, 3)), bits=(8, 16)),
     "constant_pad": OperatorCase(make=lambda: nn.ConstantPad2d(1, 0.4)),
-    "replication_pad": OperatorCase(make=lambda: nn.ReplicationPad2d(2)),
+    "replication_pad": OperatorCase(make=lambda: nn.ReplicationPad2d(2), marches=BAYES),
     "pad_module": OperatorCase(make=lambda: Pad((1, 1))),
     "dropout": OperatorCase(make=lambda: nn.Dropout(0.5)),
 }
@@ -248,6 +201,9 @@ _MAPS = {
 _LAYOUT = {
     "reshape": OperatorCase(make=_calls(lambda x: x.reshape(2, 4, 20, 12)), marches=BAYES),
     "flatten": OperatorCase(make=_calls(lambda x: torch.flatten(x, 1)), marches=BAYES),
+    "flatten_linear_added": OperatorCase(
+        make=_calls_layer(nn.Linear(960, 6), lambda layer, x, y: layer(torch.flatten(x, 1)) + y), shapes=(MAP, (2, 6))
+    ),
     "permute": OperatorCase(make=_calls(lambda x: x.permute(0, 2, 3, 1) * 2.0)),
     "permute_linear_back": OperatorCase(
         make=lambda: nn.Sequential(

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bpu_kernels.march import March
-from bpu_qat_nn.graph_module import ObservedGraphModule
+from bpu_qat_nn.convert import convert_fx
+from bpu_qat_nn.graph_module import ObservedGraphModule, QuantizedGraphModule
 from bpu_qat_nn.prepare import prepare_qat_fx
+from bpu_qat_nn.qtensor import QTensor
 from bpu_qconfig import (
     FakeQuantState,
     default_qat_8bit_fake_quant_qconfig,
@@ -19,7 +21,7 @@ from bpu_qconfig import (
     set_fake_quantize,
 )
 
-__all__ = ["calibrate", "differing", "prepared", "real_inputs", "train_steps", "validate"]
+__all__ = ["assert_exact", "calibrate", "differing", "prepared", "real_inputs", "train_steps", "validate"]
 
 QCONFIGS = {8: default_qat_8bit_fake_quant_qconfig, 16: default_qat_8bit_weight_16bit_act_fake_quant_qconfig}
 """Bits of activations -> qconfig."""
@@ -60,7 +62,7 @@ def train_steps(model: ObservedGraphModule, shapes: Sequence[Sequence[int]], ste
     optimizer = torch.optim.SGD(trained, lr=lr) if trained else None
     for seed in range(100, 100 + steps):
         loss = sum((output.square().mean() for output in flat(model(*real_inputs(shapes, seed)))), torch.tensor(0.0))
-        if optimizer is not None:
+        if optimizer is not None and loss.requires_grad:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -73,6 +75,20 @@ def validate(model: ObservedGraphModule) -> None:
     set_fake_quantize(model, FakeQuantState.VALIDATION)
 
 
+def assert_exact(model: ObservedGraphModule, inputs: Sequence[Any]) -> QuantizedGraphModule:
+    """Assert that a model in VALIDATION state gives the integers of its converted form, gradients recorded or not.
+
+    Returns:
+        The converted model.
+    """
+    converted = convert_fx(model)
+    with torch.no_grad():
+        expected = converted(*inputs)
+        assert differing(model(*inputs), expected) == 0
+    assert differing(model(*inputs), expected) == 0
+    return converted
+
+
 def flat(outputs: Any) -> list[Tensor]:
     """Return the tensors of a model's result."""
     if isinstance(outputs, Tensor):
@@ -82,10 +98,14 @@ def flat(outputs: Any) -> list[Tensor]:
 
 
 def differing(first: Any, second: Any) -> int:
-    """Return the number of elements in which two results differ; shapes must agree."""
+    """Return the number of elements in which two results differ; their shapes, types and scales must agree."""
     pairs = zip(flat(first), flat(second), strict=True)
     count = 0
     for a, b in pairs:
         assert a.shape == b.shape, (a.shape, b.shape)
+        if isinstance(a, QTensor) and isinstance(b, QTensor):
+            assert a.dtype is b.dtype, (a.dtype, b.dtype)
+            assert torch.equal(a.scale, b.scale), (a.scale, b.scale)
+            a, b = a.int_repr(), b.int_repr()
         count += int((a != b).sum())
     return count

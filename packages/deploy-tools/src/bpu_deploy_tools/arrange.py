@@ -1,0 +1,97 @@
+"""What an operator needs of its inputs' layout, and how to give it by sorting weights instead of moving features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bpu_kernels.kernel import Kernel
+from bpu_kernels.ops.concat import Concat
+from bpu_kernels.ops.conv import Conv2d
+from bpu_kernels.ops.layout import Pad
+from bpu_kernels.ops.linear import Linear, Matmul
+from bpu_kernels.ops.reduce import Sum
+from bpu_kernels.torch_ops import CHANNEL_FIRST
+
+from .layout import Order, Shuffle, channels_last, identity
+
+if TYPE_CHECKING:
+    from .symbolic import SymbolicTensor
+
+__all__ = ["arranged", "over_whole_map"]
+
+
+def arranged(kernel: Kernel, inputs: Sequence[SymbolicTensor]) -> tuple[Any, list[SymbolicTensor]]:
+    """Bring inputs to the order that an operator needs, and its axes to stored ones."""
+    first = inputs[0]
+    if first.shuffle is not None and _weighs_features(kernel, first):
+        kernel = _with_sorted_features(kernel, first.shuffle)
+        first = replace(first, shuffle=None)
+    ranked = _of_one_rank([first, *inputs[1:]])
+    order = _wanted_order(kernel, ranked[0] if len(ranked[0].shape) != len(first.shape) else first)
+    ordered = [x.to_order(order) for x in ranked]
+    if isinstance(kernel, (Concat, Sum)):
+        kernel = replace(kernel, axis=order.index(kernel.axis))
+    elif isinstance(kernel, Pad):
+        before, after = (tuple(each[axis] for axis in order) for each in (kernel.before, kernel.after))
+        kernel = replace(kernel, before=before, after=after)
+    return kernel, ordered
+
+
+def _of_one_rank(inputs: list[SymbolicTensor]) -> list[SymbolicTensor]:
+    """Give all inputs as many axes as the one with the most: broadcasting lines up torch's last axes."""
+    rank = max(len(x.shape) for x in inputs)
+    return [x.reshape((1,) * (rank - len(x.shape)) + x.shape) for x in inputs]
+
+
+def _wanted_order(kernel: Kernel, first: SymbolicTensor) -> Order:
+    rank = len(first.shape)
+    if type(kernel) in CHANNEL_FIRST:
+        return channels_last(rank)
+    return identity(rank) if isinstance(kernel, (Linear, Matmul)) else first.order
+
+
+def _with_sorted_features(kernel: Any, shuffle: Shuffle) -> Any:
+    index = torch.from_numpy(shuffle.logical_index()).to(kernel.weight.device)
+    return replace(kernel, weight=kernel.weight[..., index])
+
+
+def _weighs_features(kernel: Kernel, x: SymbolicTensor) -> bool:
+    """Whether each feature of a flattened axis has a weight of its own, which can be sorted instead."""
+    assert x.shuffle is not None
+    if isinstance(kernel, Linear):
+        return x.shuffle.axis == len(x.shape) - 1
+    pointwise = isinstance(kernel, Conv2d) and tuple(kernel.weight.shape[1:3]) == (1, 1) and kernel.groups == 1
+    return pointwise and x.shuffle.axis == 1
+
+
+def over_whole_map(
+    kernel: Kernel, inputs: Sequence[SymbolicTensor]
+) -> tuple[Conv2d, list[SymbolicTensor], tuple[int, ...]] | None:
+    """Return the convolution with a kernel as large as the map that stands for a linear layer on a flattened map.
+
+    For marches that cannot flatten. None where that is not what is computed.
+
+    Returns:
+        The convolution, its inputs, and the shape that the result shall have.
+    """
+    x = inputs[0]
+    if x.shuffle is None or len(x.shuffle.tile) != 3 or not _weighs_features(kernel, x):
+        return None
+    whole: Any = kernel
+    outputs = int(whole.weight.shape[0])
+    convolution = Conv2d(
+        weight=whole.weight.reshape(outputs, *x.shuffle.tile).movedim(1, -1),
+        bias=whole.bias,
+        multiplier=whole.multiplier,
+        residual=whole.residual,
+        relu=whole.relu,
+        out_dtype=getattr(whole, "out_dtype", Conv2d.out_dtype),
+    )
+    batch = x.shape[0]
+    maps = [x.shuffle.source, *(each.reshape((batch, outputs, 1, 1)) for each in inputs[1:])]
+    shape = tuple(outputs if axis == x.shuffle.axis else n for axis, n in enumerate(x.shape))
+    return convolution, maps, shape

@@ -1,0 +1,212 @@
+"""The integer arithmetic that convolution, transposed convolution and linear layers share.
+
+The accumulator counts in units of ``input scale * weight scale``; bias and residual are brought to these units, and the
+hardware's parameters are chosen from the scales. Weights are treated output channel first, (O, I / groups, ...),
+whatever the layer's own layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bpu_kernels.dtypes import QuantDType, qint8, qint32
+from bpu_kernels.fixed_point import Multiplier
+from bpu_kernels.kernel import Kernel
+from bpu_kernels.multiplier import (
+    Bias,
+    ResidualScale,
+    choose_bias,
+    choose_multiplier,
+    choose_residual_scale,
+    smallest_weight_scale,
+)
+
+from ..errors import InputError
+from ..op import Operator, Output
+from ..qtensor import QTensor
+from .clip import clip_above
+from .rescale import int32_fields
+from .spread import spread_to
+
+__all__ = ["SAFE_TAPS", "IntegerWeight", "WeightedOperator"]
+
+SAFE_TAPS = 32767
+"""Up to this many products of int8, accumulator, bias and residual fit 32 bits together (multiplier.py)."""
+
+
+@dataclass(frozen=True)
+class IntegerWeight:
+    """Weights as integers, output channel first, and what one of them means."""
+
+    steps: Tensor
+    """Integer-valued, in any type."""
+    scale: Tensor
+    """float64, [1] or [O]."""
+    bias: Tensor | None
+    """Real values, [O]."""
+
+
+class WeightedOperator(Operator):
+    """``relu(layer(x, w) + b + residual)`` on integers; the layers fill in what differs."""
+
+    relu: ClassVar[str | None] = None
+    """None, "relu" or "relu6": what follows in the same operator."""
+    adds: ClassVar[bool] = False
+    """Whether a second input, the residual, is added before the ReLU."""
+
+    def canonical(self, weight: Tensor) -> Tensor:
+        """Return weights output channel first."""
+        return weight
+
+    def restored(self, weight: Tensor) -> Tensor:
+        """Return weights in the layer's own layout; the inverse of ``canonical``."""
+        return weight
+
+    def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute the float operator without residual and ReLU; weights in the layer's own layout."""
+        raise NotImplementedError
+
+    def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
+        """Return the kernel.
+
+        Args:
+            weight: int8, output channel first.
+            x: type of the input.
+            out_dtype: type of the output.
+            parameters: bias, multiplier, residual, relu.
+        """
+        raise NotImplementedError
+
+    def apply_kernel(
+        self, kernel: Kernel, out: Output, x: QTensor, *addend: QTensor, axis: int, narrow: bool
+    ) -> QTensor:
+        """Invoke the kernel."""
+        return x.invoke(kernel, self.row, x, *addend, scale=out.scale, dtype=out.dtype, axis=axis, narrow=narrow)
+
+    def activate(self, y: Tensor) -> Tensor:
+        """Apply the fused ReLU to real values."""
+        if self.relu == "relu":
+            return y.relu()
+        return y.clamp(0.0, 6.0) if self.relu == "relu6" else y
+
+    def channel_axis(self, dimensions: int) -> int:
+        """Return which axis of an output of so many dimensions the channels are."""
+        return 1
+
+    def along_output(self, values: Tensor, dimensions: int) -> Tensor:
+        """Shape per-channel values to broadcast against an output of so many dimensions."""
+        return values.reshape(-1, *(1,) * (dimensions - 1 - self.channel_axis(dimensions)))
+
+    def expect_addend(self, inputs: Sequence[QTensor], weight: Tensor) -> None:
+        """Raise unless the residual has the output's shape, or is a 1 x 1 map that can be spread to it.
+
+        Args:
+            inputs: the input, and the residual.
+            weight: of the layer's own layout; its shape counts.
+        """
+        if len(inputs) != 1 + self.adds:
+            raise InputError(f"{self.label} expected {1 + self.adds} inputs, got {len(inputs)}")
+        if not self.adds:
+            return
+        shape, addend = self._output_shape(inputs[0], weight), tuple(inputs[1].shape)
+        if addend != shape and not (len(shape) == 4 and addend == (*shape[:2], 1, 1)):
+            raise InputError(
+                f"{self.label} adds a tensor of shape {addend} to a layer's output of shape {shape}; the fused "
+                "addition takes equal shapes, or a 1 x 1 map as the second operand. nn.Identity() between the layer "
+                "and the addition keeps them apart"
+            )
+
+    def _output_shape(self, x: QTensor, weight: Tensor) -> tuple[int, ...]:
+        x_meta, weight_meta = (torch.empty(tuple(each.shape), device="meta") for each in (x, weight))
+        return tuple(self.linear_map(x_meta, weight_meta, None).shape)
+
+    def _spread(self, addend: QTensor, x: QTensor, weight: IntegerWeight) -> QTensor:
+        if tuple(addend.shape[2:]) != (1, 1):
+            return addend
+        return spread_to(addend, self._output_shape(x, self.restored(weight.steps)), self.row)
+
+    def fitting(self, weight: IntegerWeight, x: QTensor, addend: tuple[QTensor, ...]) -> IntegerWeight:
+        """Return the weights at a scale with which bias and residual stay in range; almost always as they are."""
+        smallest = smallest_weight_scale(
+            x.scale.double(),
+            self.row,
+            bias=None if weight.bias is None else weight.bias.double(),
+            residual_scale=addend[0].scale.double() if addend else None,
+            xp=torch,
+        )
+        if not bool((weight.scale < smallest).any()):
+            return weight
+        scale = torch.where(weight.scale < smallest, smallest, weight.scale)
+        ratio = (weight.scale / scale).reshape(-1, *(1,) * (weight.steps.dim() - 1))
+        steps = torch.where(ratio < 1.0, (weight.steps * ratio).round(), weight.steps).to(weight.steps.dtype)
+        return IntegerWeight(steps, scale, weight.bias)
+
+    def parameters_for(
+        self, weight: IntegerWeight, out: Output, x: QTensor, addend: tuple[QTensor, ...]
+    ) -> dict[str, Any]:
+        """Choose the hardware's parameters for integer weights and the scales of input, residual and output."""
+        row, channels = self.row, weight.steps.shape[0]
+        unit = (x.scale.double() * weight.scale).expand(channels)
+        bias = torch.zeros_like(unit) if weight.bias is None else weight.bias.double() / unit
+        residual = choose_residual_scale(addend[0].scale.double() / unit, row, xp=torch) if addend else None
+        if out.dtype is qint32:
+            none = torch.zeros_like(unit, dtype=torch.int64)
+            multiplier = Multiplier(accu_right_shift=none, output_scale=none, output_right_shift=none)
+        else:
+            taps = weight.steps[0].numel()
+            bound = weight.steps.double().abs().flatten(1).sum(1) * -x.dtype.min + bias.abs() + 1.0
+            if addend:
+                bound = bound + addend[0].scale.double() / unit * -addend[0].dtype.min
+            wide = x.dtype.bits == 16 and taps > row.int16_any_shift_taps
+            multiplier = choose_multiplier(
+                unit / out.scale.double(), bound, out.dtype, row, least_accu_shift=8 if wide else 0, xp=torch
+            )
+        stored = choose_bias(bias, None if out.dtype is qint32 else multiplier, row, xp=torch)
+        return {
+            "bias": Bias(**int32_fields(stored)),
+            "multiplier": Multiplier(**int32_fields(multiplier)),
+            "residual": None if residual is None else ResidualScale(**int32_fields(residual)),
+            "relu": self.relu is not None,
+        }
+
+    def wide_output(self, weight: IntegerWeight, x: QTensor) -> Output:
+        """Return the Output of a high-precision layer: accumulator units, one scale per channel."""
+        scale = (x.scale.double() * weight.scale).expand(weight.steps.shape[0]).to(x.scale.dtype)
+        return Output(scale.contiguous(), qint32)
+
+    def run_steps(
+        self, weight: IntegerWeight, out: Output | None, inputs: tuple[QTensor, ...], *key: Tensor | None
+    ) -> QTensor:
+        """Invoke the kernels for integer weights.
+
+        Args:
+            weight: the weights.
+            out: scale and type of the output; None for 32 bits.
+            inputs: the input, and the residual.
+            key: the tensors that the weights came from, by which results are remembered.
+        """
+        x = inputs[0]
+        addend = tuple(self._spread(each, x, weight) for each in inputs[1:])
+
+        def build() -> tuple[Kernel, Output]:
+            fitted = self.fitting(weight, x, addend)
+            chosen = self.wide_output(fitted, x) if out is None else out
+            parameters = self.parameters_for(fitted, chosen, x, addend)
+            return self.kernel(fitted.steps.to(torch.int8), x=x.dtype, out_dtype=chosen.dtype, **parameters), chosen
+
+        scales = [t.scale for t in inputs]
+        sources = [*key, weight.bias, *scales, None if out is None else out.scale]
+        kernel, chosen = self.derived.get(sources, build, x.dtype)
+        return self._invoked(kernel, chosen, x, addend, weight)
+
+    def _invoked(
+        self, kernel: Kernel, out: Output, x: QTensor, addend: tuple[QTensor, ...], weight: IntegerWeight
+    ) -> QTensor:
+        narrow = x.dtype is qint8 and weight.steps[0].numel() <= SAFE_TAPS
+        y = self.apply_kernel(kernel, out, x, *addend, axis=1 if out.dtype is qint32 else -1, narrow=narrow)
+        return clip_above(y, 6.0, self) if self.relu == "relu6" else y

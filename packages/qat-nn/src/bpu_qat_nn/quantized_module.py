@@ -1,0 +1,52 @@
+"""QuantizedModule: an operator in a converted model, from integers to integers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from bpu_kernels.dtypes import QuantDType, qint8
+
+from .derived import Derived
+from .op import Operator, Output
+from .qtensor import QTensor
+
+if TYPE_CHECKING:
+    from .qat_module import QATModule
+
+__all__ = ["QuantizedModule"]
+
+
+class QuantizedModule(Operator, nn.Module):
+    """An operator on integers.
+
+    Buffers: ``scale`` (float32, [1]) of the output where the operator has one of its own.
+    """
+
+    scale: Tensor
+    dtype: QuantDType
+
+    def __init__(self, source: QATModule) -> None:
+        nn.Module.__init__(self)
+        self.row, self.path, self.derived = source.row, source.path, Derived()
+        fake_quant = source.activation_post_process
+        self.dtype = qint8 if fake_quant is None else fake_quant.dtype
+        if fake_quant is not None:
+            self.register_buffer("scale", fake_quant.scale.detach().clone().reshape(-1))
+        self.eval()
+        self.configure(source)
+
+    def forward(self, *inputs: QTensor) -> QTensor:
+        """Compute the output's integers from the inputs'."""
+        self.expect_axes(inputs)
+        first = inputs[0]
+        out = Output(self.scale, self.dtype) if self.own_scale else Output(first.scale, first.dtype)
+        return self.steps(out, *inputs)
+
+    def extra_repr(self) -> str:
+        """Scale and type of the output."""
+        return f"scale={self.scale.tolist()}, dtype={self.dtype}" if "scale" in self._buffers else ""
+
+    def _get_name(self) -> str:
+        return type(self).__name__.removeprefix("Quantized")
