@@ -115,7 +115,7 @@ def test_movements_behind_the_dequant_stub_belong_to_the_program() -> None:
 
 
 def test_model_that_is_not_converted_is_refused() -> None:
-    with pytest.raises(LoweringError, match="expected the model that convert_fx returned"):
+    with pytest.raises(LoweringError, match="expected the model that convert_fx or convert returned"):
         lower(prepared(Model(lambda x: x, nn.ReLU()), "bayes"), real_inputs((MAP,), 0))  # type: ignore[arg-type]
 
 

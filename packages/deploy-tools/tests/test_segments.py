@@ -145,7 +145,7 @@ def test_second_stage_takes_real_values_of_the_border_alike() -> None:
 
     real = {name: value.dequantize() for name, value in first.module(x).items()}
     assert torch.equal(second.module(**real)["dequant"], whole(x))
-    assert lower(second.module, tuple(real.values())).scales == second.program.scales  # type: ignore[arg-type, union-attr]
+    assert lower(second.module, tuple(real.values())).scales == second.program.scales  # type: ignore[union-attr]
 
 
 def test_border_of_two_stages_has_one_name_type_and_scale() -> None:

@@ -41,7 +41,10 @@ def convert_fx(
         ConvertError: the model has never seen data; the modules are listed.
     """
     if not isinstance(graph_module, ObservedGraphModule):
-        raise ArgumentError(f"expected the model that prepare_qat_fx returned, got {type(graph_module).__name__}")
+        raise ArgumentError(
+            f"expected the model that prepare_qat_fx returned, got {type(graph_module).__name__}; models of the eager "
+            "prepare_qat are converted by convert"
+        )
     unknown = sorted((convert_custom_config_dict or {}).keys() - {"preserved_attributes"})
     if unknown:
         raise ArgumentError(f"convert_custom_config_dict knows only 'preserved_attributes', got {unknown}")
@@ -107,10 +110,15 @@ def unobserved(gm: ObservedGraphModule) -> list[str]:
         module = modules.get(path)
         if not isinstance(module, QATModule) or node.op == "get_attr":
             continue
-        fake_quants = [module.activation_post_process]
-        if isinstance(module, WeightedQAT):
-            fake_quants.append(module.weight_fake_quant)
-        for fake_quant in fake_quants:
-            if fake_quant is not None and bool(torch.isinf(fake_quant.activation_post_process.amplitude()).any()):
-                found[path] = None
+        if is_blind(module):
+            found[path] = None
     return list(found)
+
+
+def is_blind(module: QATModule) -> bool:
+    """Whether an observer of a module has seen nothing."""
+    fake_quants = [module.activation_post_process]
+    if isinstance(module, WeightedQAT):
+        fake_quants.append(module.weight_fake_quant)
+    observers = [each.activation_post_process for each in fake_quants if each is not None]
+    return any(bool(torch.isinf(observer.amplitude()).any()) for observer in observers)

@@ -13,7 +13,8 @@ from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops import conv as kernels
 
-from ..op import type_problems
+from ..op import Output, type_problems
+from ..qtensor import QTensor
 from .family import forms_of, fused_problems, layer_output, weighted_rows
 from .weighted import WeightedQAT, WeightedQuantized
 from .weighted_operator import WeightedOperator
@@ -56,6 +57,20 @@ def padding_problems(layer: Any) -> list[str]:
     return found
 
 
+def picks(layer: Any) -> bool:
+    """Whether a stride that the hardware does not have is picked from the result of stride 1.
+
+    That is so for a dilated convolution, and in three dimensions where the strides differ.
+    """
+    uneven = len(layer.stride) == 3 and len(set(layer.stride)) > 1
+    return uneven or (max(layer.dilation) > 1 and max(layer.stride) > 1)
+
+
+def _stride(layer: Any, cls: type[WeightedOperator]) -> tuple[int, ...]:
+    """Return the stride that the convolution itself has; with a residual it cannot be picked."""
+    return (1,) * len(layer.stride) if picks(layer) and not cls.adds else tuple(layer.stride)
+
+
 class ConvOperator(WeightedOperator):
     """``relu(conv(x, w) + b + residual)`` with NCHW or NCDHW activations and OI... weights."""
 
@@ -77,13 +92,24 @@ class ConvOperator(WeightedOperator):
         form = kernels.Conv2d if self.axes == 4 else kernels.Conv3d
         return form(
             weight=weight.movedim(1, -1),
-            stride=tuple(self.stride),
+            stride=_stride(self, type(self)),
             pad=symmetric_pad(self),
             dilation=tuple(self.dilation),
             groups=self.groups,
             out_dtype=out_dtype,
             **parameters,
         )
+
+    def apply_kernel(
+        self, kernel: Kernel, out: Output, x: QTensor, *addend: QTensor, axis: int, narrow: bool
+    ) -> QTensor:
+        """Convolve, and pick where the stride asks for it."""
+        y: Any = super().apply_kernel(kernel, out, x, *addend, axis=axis, narrow=narrow)
+        if not picks(self) or self.adds:
+            whole: QTensor = y
+            return whole
+        picked: QTensor = y[(slice(None), slice(None), *(slice(None, None, each) for each in self.stride))]
+        return picked
 
 
 class QuantizedConv2d(ConvOperator, WeightedQuantized):
@@ -106,7 +132,7 @@ class QATConv2d(ConvOperator, WeightedQAT):
             *kernels.conv2d_limits(
                 row,
                 kernel=layer.kernel_size,
-                stride=layer.stride,
+                stride=_stride(layer, cls),
                 pad=symmetric_pad(layer),
                 dilation=layer.dilation,
                 groups=layer.groups,
@@ -148,7 +174,7 @@ class QATConv3d(ConvOperator, WeightedQAT):
         return found or kernels.conv3d_limits(
             row,
             kernel=layer.kernel_size,
-            stride=layer.stride,
+            stride=_stride(layer, cls),
             pad=symmetric_pad(layer),
             dilation=layer.dilation,
             groups=layer.groups,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from torch import nn
@@ -60,9 +60,15 @@ def forms_of(
             "adds": adds,
             "relu": None if relu is None else relu.__name__.lower(),
             **({"quantized": converted[index]} if converted else {}),
+            **({"add": _add} if adds else {}),
         }
         made.append(type(f"{prefix}{name}", (base,), attributes))
     return tuple(made)
+
+
+def _add(module: nn.Module, x: Any, residual: Any) -> Any:
+    """Return the module's result: in eager models it stands where the FloatFunctional of the addition was."""
+    return module(x, residual)
 
 
 def weighted_rows(

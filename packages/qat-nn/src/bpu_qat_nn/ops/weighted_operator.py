@@ -26,6 +26,7 @@ from bpu_kernels.multiplier import (
     smallest_weight_scale,
 )
 
+from ..capture import uncaptured
 from ..errors import InputError
 from ..op import Operator, Output
 from ..qtensor import QTensor
@@ -125,8 +126,9 @@ class WeightedOperator(Operator):
             )
 
     def _output_shape(self, x: QTensor, weight: Tensor) -> tuple[int, ...]:
-        x_meta, weight_meta = (torch.empty(tuple(each.shape), device="meta") for each in (x, weight))
-        return tuple(self.linear_map(x_meta, weight_meta, None).shape)
+        with uncaptured():
+            x_meta, weight_meta = (torch.empty(tuple(each.shape), device="meta") for each in (x, weight))
+            return tuple(self.linear_map(x_meta, weight_meta, None).shape)
 
     def _spread(self, addend: QTensor, x: QTensor, weight: IntegerWeight) -> QTensor:
         if tuple(addend.shape[2:]) != (1, 1):
