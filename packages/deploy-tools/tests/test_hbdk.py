@@ -10,7 +10,8 @@ import pytest
 import bpu_kernels
 from bpu_deploy_tools import lower
 from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, Toolkit, find_toolkit, simulate
-from bpu_deploy_tools.hbdk.hbir import BUILD, plan
+from bpu_deploy_tools.hbdk.hbir import plan
+from bpu_deploy_tools.hbdk.layers import BUILD
 from bpu_deploy_tools.layout import channels_last
 from bpu_kernels import KERNELS, Program, ProgramBuilder
 from bpu_kernels.march import March, march_row

@@ -11,6 +11,7 @@ from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_flatten_with_path, tree_map_with_path
 
 from bpu_kernels import Program
+from bpu_kernels.march import march_row
 from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule
 
 from .errors import LoweringError
@@ -45,13 +46,15 @@ def lower(
         LoweringError: something in the model works on real values or has no integer form; the message names it.
         UnsupportedError: the march cannot run the Program; the message lists every node and reason.
     """
-    recorder = Recorder()
+    if not isinstance(quantized, QuantizedGraphModule):
+        raise LoweringError(f"expected the model that convert_fx returned, got {type(quantized).__name__}")
+    recorder = Recorder(march_row(quantized.march))
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad():
         result = _Recording(quantized, recorder, input_source).run(*arguments)
     recorder.path = "to_output"  # of transposes that only the outputs need
     outputs, orders = _outputs(result, recorder)
-    return recorder.program(quantized.march, outputs, {**orders, **(metadata or {})})
+    return recorder.program(outputs, {**orders, **(metadata or {})})
 
 
 class _Recording(Interpreter):
@@ -72,6 +75,8 @@ class _Recording(Interpreter):
             result = super().run_node(n)
         except (LoweringError, BpuQatError) as error:
             raise LoweringError(f"{path}: {error}") from error
+        if isinstance(result, QTensor):  # of a parameter or buffer: it does not depend on the inputs
+            return SymbolicTensor.constant(self.recorder, result)
         return self._stand_in(n, result) if n.op == "placeholder" else result
 
     def _stand_in(self, n: Node, given: Any) -> Any:

@@ -19,7 +19,7 @@ from bpu_kernels.kernel import Kernel, TensorSpec
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.elementwise import Reinterpret
 from bpu_kernels.ops.layout import Slice
-from bpu_qat_nn import MOVES
+from bpu_qat_nn import MOVES, QTensor
 from bpu_qat_nn.moves import Movement, moved_axis, movement
 
 from .arrange import arranged, over_whole_map
@@ -74,7 +74,11 @@ class SymbolicReal:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse to compute on real values."""
+        """Move what is behind a DeQuantStub; refuse to compute on real values."""
+        moves = movement(func, args, kwargs or {})
+        if moves is not None and isinstance(moves.source, SymbolicReal) and moves.source.source is not None:
+            moved = moves.source.source.moved(moves)
+            return tuple(x.dequantize() for x in moved) if isinstance(moved, tuple) else moved.dequantize()
         raise LoweringError(
             f"{getattr(func, '__name__', func)} works on a real tensor, which a Program does not hold: quantize inputs "
             "first, and keep what follows the DeQuantStubs outside the model that is lowered"
@@ -83,7 +87,11 @@ class SymbolicReal:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "invoke":
             raise AttributeError(name)
-        return self.__torch_function__(getattr(torch.Tensor, name, name), ())
+        func = getattr(torch.Tensor, name, name)
+        return lambda *args, **kwargs: self.__torch_function__(func, (), (self, *args), kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.__torch_function__(operator.getitem, (), (self, index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +132,22 @@ class SymbolicTensor:
     def dequantize(self) -> SymbolicReal:
         """Return what stands for the real values."""
         return SymbolicReal(self.recorder, self.value.name, self.shape, self)
+
+    @classmethod
+    def constant(cls, recorder: Recorder, tensor: QTensor) -> SymbolicTensor:
+        """Return what stands for a quantized tensor that is known already."""
+        integers = tensor.int_repr()
+        order = channels_last(integers.dim())
+        value = recorder.constant(integers.permute(order), tensor.dtype, tensor.scale)
+        return cls(recorder, value, tuple(integers.shape), order, tensor.scale, tensor.dtype)
+
+    def repeated(self, batch: int) -> SymbolicTensor:
+        """Return a constant of batch 1 once for every element of a batch."""
+        if self.value.kernel is None or self.shape[0] != 1 or batch == 1:
+            return self
+        integers = torch.from_numpy(self.value.kernel.run(self.recorder.row))
+        value = self.recorder.constant(integers.repeat(batch, *[1] * (integers.dim() - 1)), self.dtype, self.scale)
+        return replace(self, value=value, shape=(batch, *self.shape[1:]))
 
     # Computation
 

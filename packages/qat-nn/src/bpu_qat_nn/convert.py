@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bpu_fx_fusion import copy_structure, replace_module
+from bpu_fx_fusion import copy_structure, replace_module, shallow_copy
 
 from .errors import ArgumentError, ConvertError
 from .flow import is_wrapped
@@ -52,7 +52,7 @@ def convert_fx(
             f"{len(blind)} modules have never seen data, so their scales are unknown; run calibration batches through "
             f"the model, or load a calibrated state dict:\n{shown}"
         )
-    source = graph_module if inplace else copy_structure(graph_module)
+    source = graph_module if inplace else _with_own_modules(graph_module)
     quantized = QuantizedGraphModule(source, graph_module.graph, type(graph_module).__name__)
     quantized.march = graph_module.march
     made: dict[int, nn.Module] = {}
@@ -67,6 +67,15 @@ def convert_fx(
     _drop_unread_parameters(quantized)
     quantized.eval()
     return quantized
+
+
+def _with_own_modules(gm: ObservedGraphModule) -> nn.Module:
+    """Return a copy whose modules can be edited; parameters and what becomes integers are shared with the original."""
+    copied = copy_structure(gm)
+    for module in list(copied.modules()):
+        if not module._modules and not isinstance(module, (QATModule, torch.jit.ScriptModule)):
+            replace_module(copied, module, shallow_copy(module))
+    return copied
 
 
 def _drop_unread_parameters(gm: QuantizedGraphModule) -> None:

@@ -14,6 +14,7 @@ from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import QConfig
 
+from .constants import constants_of
 from .errors import Refusal
 from .flow import Kind, call_arguments, called_module, kinds_of, moves, row_of, tensor_inputs
 from .limits import limit_problems, output_dtype, qconfig_problems
@@ -61,6 +62,7 @@ class _Planner:
         self.gm, self.resolver, self.row = gm, resolver, row
         self.modules = dict(gm.named_modules(remove_duplicate=False))
         self.kinds = kinds_of(gm)
+        self.constants = constants_of(gm, self.kinds)
         self.types: dict[Node, QuantDType] = {}
         """Type of every quantized value; those that only running tells are missing."""
         self.swaps: dict[str, Swap] = {}
@@ -106,7 +108,7 @@ class _Planner:
         elif row is not None and row.qat is QATQuantStub:
             self._decide_stub(node, path, module, row, qconfig)
         elif Kind.QUANTIZED not in kinds and (Kind.FLOAT in kinds or Kind.OPAQUE not in kinds):
-            self._decide_float(path, what, row, qconfig)
+            self._decide_float(node, path, what, row, qconfig)
         elif Kind.FLOAT in kinds:
             self._refuse_mixed(node, path, what)
         elif row is None:
@@ -132,9 +134,12 @@ class _Planner:
             passed = [self.types.get(s) for s in tensor_inputs(node, self.kinds) if self.kinds[s] is Kind.QUANTIZED]
             self._take(node, path, module, row, qconfig, passed)
 
-    def _decide_float(self, path: str, what: str, row: OpRow | None, qconfig: QConfig | None) -> None:
+    def _decide_float(self, node: Node, path: str, what: str, row: OpRow | None, qconfig: QConfig | None) -> None:
         """An operator on real values stays as it is; with weights and a qconfig that is hardly what was meant."""
         if row is None or qconfig is None:
+            return
+        if node in self.constants:
+            self.left[path] = LeftInFloat(path=path, what=what, reason="it computes a constant")
             return
         if issubclass(row.qat, WeightedQAT):
             way_out = "Put a QuantStub before it, or set its qconfig to None to leave it in float"

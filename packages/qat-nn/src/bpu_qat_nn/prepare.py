@@ -14,6 +14,7 @@ from bpu_fx_fusion import GraphModuleWithAttr, fuse_fx, replace_module, shallow_
 from bpu_kernels.march import MarchRow, march_row
 from bpu_qconfig import QConfigMapping, get_march
 
+from .constants import quantize_constants
 from .errors import ArgumentError, PrepareError
 from .flow import row_of
 from .graph_module import ObservedGraphModule, QuantizedGraphModule, expect_full_precision
@@ -31,6 +32,8 @@ def prepare_qat_fx(
     optimize_graph: bool = False,
     hybrid: bool = False,
     hybrid_dict: Mapping[str, Any] | None = None,
+    *,
+    example_inputs: Any = None,
 ) -> ObservedGraphModule:
     """Return a model for calibration and quantization-aware training.
 
@@ -46,6 +49,8 @@ def prepare_qat_fx(
         optimize_graph: accepted for compatibility; it has a meaning on the BERNOULLI march only.
         hybrid: not supported; leave operators in float by a DeQuantStub before and a QuantStub behind them.
         hybrid_dict: not supported, as hybrid.
+        example_inputs: a tensor or a tuple of what forward takes. With them, forward may choose branches and loop by
+            sizes; all lengths but the batch are then fixed.
 
     Returns:
         The prepared model; its ``prepare_report`` tells what was quantized and what was not.
@@ -64,7 +69,13 @@ def prepare_qat_fx(
         )
     _expect_float(model)
     row = march_row(get_march())
-    gm = fuse_fx(model, prepare_custom_config_dict, absorb_batch_norm=get_qat_mode() is QATMode.FuseBN)
+    gm = fuse_fx(
+        model,
+        prepare_custom_config_dict,
+        absorb_batch_norm=get_qat_mode() is QATMode.FuseBN,
+        example_inputs=example_inputs,
+    )
+    quantize_constants(gm)
     resolver = QConfigResolver(gm, QConfigMapping.from_dict(qconfig_dict))
     resolver.warn_unused(model, stacklevel=2)
     decided = plan(gm, resolver, row)

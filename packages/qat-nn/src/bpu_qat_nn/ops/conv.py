@@ -14,7 +14,7 @@ from bpu_kernels.march import MarchRow
 from bpu_kernels.ops import conv as kernels
 
 from ..op import type_problems
-from .family import forms_of, fused_problems, weighted_rows
+from .family import forms_of, fused_problems, layer_output, weighted_rows
 from .weighted import WeightedQAT, WeightedQuantized
 from .weighted_operator import WeightedOperator
 
@@ -101,6 +101,7 @@ class QATConv2d(ConvOperator, WeightedQAT):
     ) -> list[str]:
         """Hold kernel, stride, padding, dilation, channels and types to the march's row."""
         layer = layer_of(module)
+        out, relu = layer_output(cls, row, dtype, inputs)
         return padding_problems(layer) or [
             *kernels.conv2d_limits(
                 row,
@@ -112,8 +113,8 @@ class QATConv2d(ConvOperator, WeightedQAT):
                 in_channels=layer.in_channels,
                 out_channels=layer.out_channels,
                 x=next(iter(inputs), None) or qint8,
-                out=dtype,
-                relu=cls.relu is not None,
+                out=out,
+                relu=relu,
             ),
             *fused_problems(cls, row, dtype, inputs),
         ]
@@ -122,12 +123,14 @@ class QATConv2d(ConvOperator, WeightedQAT):
 class QuantizedConv3d(ConvOperator, WeightedQuantized):
     """Three-dimensional convolution of integers."""
 
+    gives_int16: ClassVar[bool] = False
     axes: ClassVar[int | None] = 5
 
 
 class QATConv3d(ConvOperator, WeightedQAT):
     """Three-dimensional convolution under quantization-aware training."""
 
+    gives_int16: ClassVar[bool] = False
     axes: ClassVar[int | None] = 5
     quantized = QuantizedConv3d
 

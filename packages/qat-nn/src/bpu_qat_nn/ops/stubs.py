@@ -14,6 +14,7 @@ from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import FakeQuantize, FixedScaleObserver, QConfig
 
+from ..derived import Derived
 from ..errors import ArgumentError
 from ..op import Operator, OpRow, Output
 from ..qat_module import QATModule
@@ -75,6 +76,15 @@ class QuantizedQuantStub(QuantizedModule):
 
     Buffer: ``scale`` (float32, [1]); scripts may overwrite it, e.g. ``model.quant.scale.fill_(1.0)``.
     """
+
+    @classmethod
+    def of(cls, scale: Tensor, dtype: QuantDType, path: str = "") -> QuantizedQuantStub:
+        """Return a stub of a given scale, for graphs that are edited after conversion."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.dtype, made.path, made.derived = dtype, path, Derived()
+        made.register_buffer("scale", scale.detach().clone().reshape(-1))
+        return made.eval()
 
     def forward(self, *inputs: Any) -> Any:
         """Quantize."""

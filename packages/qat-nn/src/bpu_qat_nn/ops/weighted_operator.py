@@ -31,6 +31,7 @@ from ..op import Operator, Output
 from ..qtensor import QTensor
 from .clip import clip_above
 from .rescale import int32_fields
+from .residual import add_behind, before_addition, is_added_behind
 from .spread import spread_to
 
 __all__ = ["SAFE_TAPS", "IntegerWeight", "WeightedOperator"]
@@ -58,6 +59,8 @@ class WeightedOperator(Operator):
     """None, "relu" or "relu6": what follows in the same operator."""
     adds: ClassVar[bool] = False
     """Whether a second input, the residual, is added before the ReLU."""
+    gives_int16: ClassVar[bool] = True
+    """Whether the layer has an int16 output on marches with int16, to which a residual of int16 can be added."""
 
     def canonical(self, weight: Tensor) -> Tensor:
         """Return weights output channel first."""
@@ -171,7 +174,7 @@ class WeightedOperator(Operator):
             "bias": Bias(**int32_fields(stored)),
             "multiplier": Multiplier(**int32_fields(multiplier)),
             "residual": None if residual is None else ResidualScale(**int32_fields(residual)),
-            "relu": self.relu is not None,
+            "relu": self.relu is not None and self.adds == bool(addend),
         }
 
     def wide_output(self, weight: IntegerWeight, x: QTensor) -> Output:
@@ -191,22 +194,36 @@ class WeightedOperator(Operator):
             key: the tensors that the weights came from, by which results are remembered.
         """
         x = inputs[0]
+        if out is not None and self.adds_behind(out, inputs):
+            y = self._layer_steps(weight, before_addition(self, out, inputs[1]), x, (), key)
+            return add_behind(self, out, y, inputs[1], self.relu)
         addend = tuple(self._spread(each, x, weight) for each in inputs[1:])
+        return self._clipped(self._layer_steps(weight, out, x, addend, key))
 
+    def adds_behind(self, out: Output, inputs: Sequence[QTensor]) -> bool:
+        """Whether the residual is added behind the layer, at 16 bits."""
+        return self.adds and is_added_behind([each.dtype for each in inputs], out.dtype)
+
+    def _clipped(self, y: QTensor) -> QTensor:
+        return clip_above(y, 6.0, self) if self.relu == "relu6" else y
+
+    def _layer_steps(
+        self,
+        weight: IntegerWeight,
+        out: Output | None,
+        x: QTensor,
+        addend: tuple[QTensor, ...],
+        key: tuple[Tensor | None, ...],
+    ) -> QTensor:
         def build() -> tuple[Kernel, Output]:
             fitted = self.fitting(weight, x, addend)
             chosen = self.wide_output(fitted, x) if out is None else out
             parameters = self.parameters_for(fitted, chosen, x, addend)
             return self.kernel(fitted.steps.to(torch.int8), x=x.dtype, out_dtype=chosen.dtype, **parameters), chosen
 
-        scales = [t.scale for t in inputs]
+        scales = [t.scale for t in (x, *addend)]
         sources = [*key, weight.bias, *scales, None if out is None else out.scale]
-        kernel, chosen = self.derived.get(sources, build, x.dtype)
-        return self._invoked(kernel, chosen, x, addend, weight)
-
-    def _invoked(
-        self, kernel: Kernel, out: Output, x: QTensor, addend: tuple[QTensor, ...], weight: IntegerWeight
-    ) -> QTensor:
+        kernel, chosen = self.derived.get(sources, build, x.dtype, "layer", len(addend))
         narrow = x.dtype is qint8 and weight.steps[0].numel() <= SAFE_TAPS
-        y = self.apply_kernel(kernel, out, x, *addend, axis=1 if out.dtype is qint32 else -1, narrow=narrow)
-        return clip_above(y, 6.0, self) if self.relu == "relu6" else y
+        axis = 1 if chosen.dtype is qint32 else -1
+        return self.apply_kernel(kernel, chosen, x, *addend, axis=axis, narrow=narrow)

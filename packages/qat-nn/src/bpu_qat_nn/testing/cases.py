@@ -74,6 +74,8 @@ _CONVOLUTIONS = {
     "conv_transpose2d_k2s2": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 2, 2)),
     "conv_transpose2d_k4s2p1": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 4, 2, 1)),
     "conv_transpose2d_k3s2p1_out1": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 3, 2, 1, 1)),
+    "conv_transpose2d_k4s4p1_cropped": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 4, 4, 1)),
+    "conv_transpose2d_k3s2p2_out1_cropped": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 3, 2, 2, 1)),
     "conv_transpose2d_grouped_bn": OperatorCase(
         make=lambda: nn.Sequential(nn.ConvTranspose2d(8, 12, 4, 2, 1, groups=4), nn.BatchNorm2d(12))
     ),
@@ -102,6 +104,7 @@ _RESIDUALS = {
         ),
         shapes=shapes,
         marches=BAYES if layer == "conv3d" else ALL,
+        bits=(8, 16) if layer in ("conv2d", "linear") and not bn else (8,),
     )
     for layer, (make, norm, shapes) in _LAYERS.items()
     for bn in (False, True)
@@ -109,7 +112,7 @@ _RESIDUALS = {
     for relu in (None, nn.ReLU, nn.ReLU6)
 }
 _RESIDUALS["conv2d_add_1x1_map"] = OperatorCase(
-    make=lambda: WithResidual(nn.Conv2d(8, 8, 3), None, nn.ReLU()), shapes=(MAP, (2, 8, 1, 1))
+    make=lambda: WithResidual(nn.Conv2d(8, 8, 3), None, nn.ReLU()), shapes=(MAP, (2, 8, 1, 1)), bits=(8, 16)
 )
 
 _ELEMENTWISE = {
