@@ -146,7 +146,7 @@ class Program:
 
     def with_self_test(self, inputs: Mapping[str, np.ndarray] | np.ndarray) -> Program:
         """Return this Program with a self-test: these inputs and what the reference gives for them."""
-        test = SelfTest(inputs=stored_inputs(self, inputs), outputs=run(self, inputs))
+        test = SelfTest(inputs=stored_inputs(self, inputs), outputs=run(self, inputs, backend="numpy"))
         return replace(self, self_test=test)
 
     def check_self_test(self, backend: str = "numpy") -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .engine import native_available, run_native, why_unavailable
 from .errors import ArgumentError
 from .kernel import IntArray
 from .ops.input import nv12_to_yuv444
@@ -38,7 +41,7 @@ def run(
     inputs: Mapping[str, Any] | np.ndarray,
     *,
     keep: Iterable[str] | bool = (),
-    backend: str = "numpy",
+    backend: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, IntArray]:
     """Run a Program and return its outputs by name.
@@ -49,7 +52,8 @@ def run(
             in any integer type whose values fit. From pyramid or resizer: NV12 as uint8 of ``H * W * 3 / 2`` bytes, or
             the centred YUV444 that it stands for, int8 (1, H, W, 3).
         keep: names of nodes whose outputs are returned as well; True for all.
-        backend: name in ``BACKENDS``.
+        backend: name in ``BACKENDS``: "numpy", the reference; "native", the engine; "auto", the engine where it is
+            available, otherwise the reference. The integers are the same.
         progress: called before each node.
 
     Raises:
@@ -160,5 +164,33 @@ def _run_numpy(
     return {name: values[name] for name in wanted}
 
 
-BACKENDS: dict[str, Backend] = {"numpy": _run_numpy}
+def _run_auto(
+    program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
+) -> dict[str, IntArray]:
+    """Run on the engine where it is available, otherwise on the reference."""
+    return (run_native if native_available() else _run_numpy)(program, inputs, wanted, progress)
+
+
+def _run_native(
+    program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
+) -> dict[str, IntArray]:
+    """Run on the engine; without one say so, once, and run on the reference."""
+    reason = why_unavailable()
+    if reason is None:
+        return run_native(program, inputs, wanted, progress)
+    _warn_once(reason)
+    return _run_numpy(program, inputs, wanted, progress)
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"the native engine is not available, numpy runs instead (the same integers, slowly): {reason}. Installing "
+        "bpu-kernels where a C++17 compiler is found builds it",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+
+
+BACKENDS: dict[str, Backend] = {"auto": _run_auto, "native": _run_native, "numpy": _run_numpy}
 """Ways to run a Program, all with the same integers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -86,6 +87,15 @@ class ConvOperator(WeightedOperator):
         convolve: Any = F.conv2d if self.axes == 4 else F.conv3d
         y: Tensor = convolve(x, weight, bias, self.stride, symmetric_pad(self), self.dilation, self.groups)
         return y
+
+    def gradients(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Transposed convolution with the weight, convolution with the input, sum."""
+        pad, none = symmetric_pad(self), [0] * len(self.stride)
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            gradient, x, weight, [weight.shape[0]], self.stride, pad, self.dilation, False, none, self.groups, needed
+        )
 
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights OI... become O...I."""

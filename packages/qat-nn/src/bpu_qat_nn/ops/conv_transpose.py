@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,6 +62,15 @@ class ConvTransposeOperator(WeightedOperator):
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Scatter."""
         return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups)
+
+    def gradients(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Convolution with the weight, with the input, sum."""
+        more, outputs = self.output_padding, weight.shape[1] * self.groups
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            gradient, x, weight, [outputs], self.stride, self.padding, (1, 1), True, more, self.groups, needed
+        )
 
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights become I, kernel, O / groups."""

@@ -43,6 +43,17 @@ class LinearOperator(WeightedOperator):
         """Multiply."""
         return F.linear(x, weight, bias)
 
+    def gradients(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Products with the weight and with the input, sum."""
+        rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
+        return (
+            gradient @ weight if needed[0] else None,
+            rows.T @ inputs if needed[1] else None,
+            rows.sum(0) if needed[2] else None,
+        )
+
     def channel_axis(self, dimensions: int) -> int:
         """Features are the last axis."""
         return dimensions - 1

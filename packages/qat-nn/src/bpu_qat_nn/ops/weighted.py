@@ -23,6 +23,7 @@ from ..qtensor import QTensor, plain
 from ..quantized_module import QuantizedModule
 from . import kept_batch_norm
 from .clip import clip_above
+from .fused_training import can_fuse, train_fused
 from .residual import add_behind, before_addition
 from .weighted_operator import SAFE_TAPS, IntegerWeight, WeightedOperator
 
@@ -90,7 +91,8 @@ class WeightedQAT(WeightedOperator, QATModule):
             real = self.real(*map(plain, inputs))
             return self._unquantized(real) if post is None else self.quantize_output(real)
         if observes(post) or observes(on_weights):
-            return self._train_on_integers(*inputs)
+            fused = can_fuse(self, inputs[0], inputs[1:])
+            return train_fused(self, *inputs) if fused else self._train_on_integers(*inputs)
         needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters()))
         with torch.no_grad():
             y = self.integer_output(inputs)

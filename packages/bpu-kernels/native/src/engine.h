@@ -1,0 +1,72 @@
+// The C interface of the engine: a plan is made once from a Program, then run as often as wanted.
+//
+// The plan arrives as a list of words (int64) and a block of constants, written by bpu_kernels/engine/plan.py; words.h
+// describes the words. No function throws, and none keeps a pointer that it was given.
+#pragma once
+
+#include <cstdint>
+
+#if defined(_WIN32)
+#define BPU_ENGINE_EXPORT __declspec(dllexport)
+#else
+#define BPU_ENGINE_EXPORT __attribute__((visibility("default")))
+#endif
+
+extern "C" {
+
+struct BpuPlan;
+
+// Changes with the words of a plan, so that a library of another version is not used.
+BPU_ENGINE_EXPORT int32_t bpu_engine_version(void);
+
+// The most that this processor and this library can do: 0 portable, 1 AVX2, 2 AVX-512 with VNNI.
+BPU_ENGINE_EXPORT int32_t bpu_engine_isa(void);
+
+// Returns a plan for the instruction set `isa` (as above, clipped to what there is), or null and a reason in `message`.
+BPU_ENGINE_EXPORT BpuPlan* bpu_plan_create(const int64_t* words, int64_t count, const uint8_t* constants,
+                                           int64_t constant_bytes, int32_t isa, char* message, int64_t message_bytes);
+
+// Runs the steps from `begin` to before `end` on a workspace of the plan; returns 0, or 1 without memory.
+// Inputs and outputs are dense arrays in the order of the plan. Several threads may run one plan on different
+// workspaces.
+BPU_ENGINE_EXPORT int32_t bpu_plan_run(const BpuPlan* plan, uint8_t* workspace, const uint8_t* const* inputs,
+                                       uint8_t* const* outputs, int64_t begin, int64_t end, int32_t threads);
+
+BPU_ENGINE_EXPORT void bpu_plan_destroy(BpuPlan* plan);
+
+// What follows serves training: passes over float32 tensors, each reading and writing memory once.
+
+// The accumulators of a layer and what becomes of them. They lie in rows: outer x channels rows of `inner` elements,
+// or, where `inner` is 1, outer rows of one element per channel. Arrays have one entry per channel.
+struct BpuLayer {
+  int64_t outer, channels, inner;
+  const float* unit;  // real value of an accumulator's unit
+  const float* bias;  // real
+  const int32_t *before, *accu, *scale, *rounding, *right;  // of requantize.h; `rounding` belongs to the second shift
+  const int32_t *residual_scale, *residual_left, *residual_right;
+  const int8_t* residual;       // null: none
+  const float* residual_value;  // real
+  int32_t activation;           // 0 none, 1 ReLU, 2 ReLU6
+  int32_t low, high;            // of the output's integers
+  float value_scale;            // of the output
+  float pass_low, pass_high;    // real values between which the gradient passes
+};
+
+// Finds the smallest and the largest real value of the output; NaN, twice, where there is one.
+BPU_ENGINE_EXPORT void bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
+
+// Gives the output's integers and their real values, and a bit per element that says whether the gradient passes
+// (`mask` may be null). Every row of bits begins a byte.
+BPU_ENGINE_EXPORT void bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
+                                        uint8_t* mask, int32_t threads);
+
+// Fake-quantizes rows, each by its scale: integers (as float32), their real values, the sum of their absolute values,
+// the bits, and how many of these are 0.
+BPU_ENGINE_EXPORT void bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low,
+                                         float high, float* steps, float* values, double* sums, uint8_t* mask,
+                                         int64_t* clipped, int32_t threads);
+
+// Copies a gradient where its bit is 1, and writes 0 elsewhere.
+BPU_ENGINE_EXPORT void bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
+                                           float* out, int32_t threads);
+}

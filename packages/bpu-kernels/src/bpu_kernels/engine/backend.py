@@ -1,0 +1,63 @@
+"""Running on the engine: a plan is kept per Program, and nothing runs before the self-test has passed."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from ..kernel import IntArray
+from .library import load_library
+from .plan import Plan
+from .self_test import failure
+from .settings import isa_wanted
+
+if TYPE_CHECKING:
+    from ..program import Program
+    from ..run import Progress
+
+__all__ = ["native_available", "native_library", "run_native", "why_unavailable"]
+
+_plans: WeakKeyDictionary[Program, dict[tuple[frozenset[str], int], Plan]] = WeakKeyDictionary()
+
+
+@cache
+def _self_test_failure(isa: int) -> str | None:
+    library = load_library()
+    if isinstance(library, str):
+        return library
+    return failure(lambda program, wanted: Plan(program, wanted, library, isa))
+
+
+def why_unavailable() -> str | None:
+    """Return one sentence that says why the engine cannot be used here, or None if it can."""
+    return _self_test_failure(isa_wanted())
+
+
+def native_available() -> bool:
+    """Whether the engine is installed, and passes its self-test on this machine."""
+    return why_unavailable() is None
+
+
+def native_library() -> ctypes.CDLL | None:
+    """Return the library for functions beside plans; None where the engine cannot be used."""
+    library = load_library()
+    return library if not isinstance(library, str) and native_available() else None
+
+
+def run_native(
+    program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
+) -> dict[str, IntArray]:
+    """Run on the engine; it must be available.
+
+    The plan is kept as long as the Program: after a change to an array of a kernel, make a new Program.
+    """
+    library, isa = load_library(), isa_wanted()
+    assert not isinstance(library, str)
+    plans = _plans.setdefault(program, {})
+    key = (frozenset(wanted), isa)
+    if key not in plans:
+        plans[key] = Plan(program, sorted(wanted), library, isa)
+    return plans[key].run(program.nodes, inputs, progress)

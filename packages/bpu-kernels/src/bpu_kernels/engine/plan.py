@@ -1,0 +1,112 @@
+"""Plan: a Program turned into one object of the library, with the workspaces and outputs of its runs."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import BpuKernelsError
+from ..kernel import IntArray
+from .settings import engine_threads
+from .steps import STEPS, Context
+from .storage import ALIGNMENT, Storage, place
+from .words import Words
+
+if TYPE_CHECKING:
+    from ..program import Node, Program
+    from ..run import Progress
+
+__all__ = ["Plan"]
+
+MESSAGE_BYTES = 256
+
+
+class Plan:
+    """A Program for one library, one instruction set and one set of tensors to hand out.
+
+    It holds copies of all parameters. Threads may run it at the same time; each run has a workspace of its own.
+    """
+
+    def __init__(self, program: Program, wanted: Collection[str], library: ctypes.CDLL, isa: int) -> None:
+        self.storage = place(program, wanted)
+        self._library, self._inputs = library, [each.name for each in program.inputs]
+        self._specs, self._wanted = program.specs, tuple(wanted)
+        self._workspaces: list[np.ndarray] = []
+        words, self._ends = _write(program, self.storage)
+        self._handle = _create(library, words, isa)
+        weakref.finalize(self, library.bpu_plan_destroy, self._handle)
+
+    def run(
+        self, nodes: tuple[Node, ...], inputs: Mapping[str, IntArray], progress: Progress | None
+    ) -> dict[str, IntArray]:
+        """Run all steps in one call, or node by node where somebody watches; return the wanted tensors."""
+        given = {name: np.ascontiguousarray(inputs[name]) for name in self._inputs}
+        made = {name: np.empty(self._specs[name].shape, self._specs[name].dtype.numpy) for name in self.storage.outputs}
+        sources, targets = _addresses(given.values()), _addresses(made.values())
+        with self._workspace() as workspace:
+            if progress is None:
+                self._steps(workspace, sources, targets, 0, self._ends[-1] if self._ends else 0)
+            else:
+                begin = 0
+                for position, (node, end) in enumerate(zip(nodes, self._ends, strict=True)):
+                    progress(node, position, len(nodes))
+                    self._steps(workspace, sources, targets, begin, end)
+                    begin = end
+        return {name: self._result(name, given, made) for name in self._wanted}
+
+    def _steps(self, workspace: np.ndarray, sources: object, targets: object, begin: int, end: int) -> None:
+        memory = workspace.ctypes.data
+        aligned = memory + -memory % ALIGNMENT
+        if self._library.bpu_plan_run(self._handle, aligned, sources, targets, begin, end, engine_threads()):
+            raise MemoryError("the native engine ran out of memory")
+
+    def _result(self, name: str, given: Mapping[str, IntArray], made: Mapping[str, IntArray]) -> IntArray:
+        """Return a tensor: an output's array, or a copy of the input or output that it only renames or reshapes."""
+        buffer = self.storage.homes[name].buffer
+        if name in made:
+            return made[name]
+        source = made[buffer] if buffer in made else given[buffer]
+        return source.reshape(self._specs[name].shape).copy()
+
+    @contextmanager
+    def _workspace(self) -> Iterator[np.ndarray]:
+        """Lend a workspace; lists append and pop atomically, so that no lock is needed."""
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = np.empty(self.storage.arena_bytes + ALIGNMENT, np.uint8)
+        try:
+            yield workspace
+        finally:
+            self._workspaces.append(workspace)
+
+
+def _write(program: Program, storage: Storage) -> tuple[Words, list[int]]:
+    """Return the words of all steps, and the number of steps up to and including every node."""
+    words, ends = Words(), []
+    for node in program.nodes:
+        inputs = tuple(storage.placed[name] for name in node.inputs)
+        STEPS[type(node.kernel)](Context(words, program.row, inputs, storage.placed[node.output]), node.kernel)
+        ends.append(words.steps)
+    return words, ends
+
+
+def _create(library: ctypes.CDLL, words: Words, isa: int) -> int:
+    numbers = np.array(words.words, np.int64)
+    constants = np.frombuffer(bytes(words.constants) or b"\0", np.uint8)
+    message = ctypes.create_string_buffer(MESSAGE_BYTES)
+    handle: int | None = library.bpu_plan_create(
+        numbers.ctypes.data, numbers.size, constants.ctypes.data, constants.size, isa, message, MESSAGE_BYTES
+    )
+    if handle is None:
+        raise BpuKernelsError(f"the native engine refuses its own plan: {message.value.decode()}")
+    return handle
+
+
+def _addresses(arrays: Collection[IntArray]) -> object:
+    return (ctypes.c_void_p * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))

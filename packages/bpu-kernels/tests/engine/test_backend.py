@@ -1,0 +1,134 @@
+"""The backend "native": plans are kept, progress is told, and without an engine there is a warning, then numpy."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bpu_kernels import ArgumentError, run
+from bpu_kernels.engine import backend as engine_backend
+from bpu_kernels.engine import engine_threads, set_engine_threads
+from bpu_kernels.engine.library import SIGNATURES
+from bpu_kernels.engine.steps import OPCODES, STEPS
+from bpu_kernels.table import KERNELS
+from bpu_kernels.testing import assert_integers_equal, random_program
+
+NATIVE = Path(__file__).parents[2] / "native" / "src"
+
+CODE = """
+import warnings
+import numpy as np
+from bpu_kernels import run
+from bpu_kernels.engine import native_available
+from bpu_kernels.testing import random_program
+
+program, x = random_program("bayes", np.random.default_rng(0))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    results = [run(program, x, backend=backend) for backend in ("auto", "native", "native", "numpy")]
+assert all((result[name] == results[0][name]).all() for result in results for name in result)
+print(native_available(), *(warning.message for warning in caught), sep="|")
+"""
+
+
+def test_every_operator_has_a_writer() -> None:
+    assert set(STEPS) == set(KERNELS.values())
+
+
+def test_kinds_of_steps_are_those_of_the_library() -> None:
+    makers = (NATIVE / "plan.cpp").read_text().split("kMakers[] = {")[1].split("};")[0]
+    assert makers.count("make_") == len(OPCODES)
+    assert "make_" + OPCODES[0] in makers
+
+
+def test_functions_are_those_of_the_header() -> None:
+    header = (NATIVE / "engine.h").read_text()
+    assert all(f" {name}(" in header.replace("* ", " ") for name in SIGNATURES)
+
+
+def test_without_a_library_numpy_runs_after_one_warning(tmp_path: Path) -> None:
+    environment = os.environ | {"BPU_ENGINE_LIBRARY": str(tmp_path / "missing.so")}
+    done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
+    available, *warned = done.stdout.strip().split("|")
+    assert available == "False"
+    assert len(warned) == 1
+    assert "there is no missing.so" in warned[0]
+    assert "C++17 compiler" in warned[0]
+
+
+def test_file_that_is_no_library_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.so").write_bytes(b"no library")
+    environment = os.environ | {"BPU_ENGINE_LIBRARY": str(tmp_path / "broken.so")}
+    done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
+    assert "broken.so cannot be loaded" in done.stdout
+
+
+def test_plan_is_made_once_and_dropped_with_its_program(engine: ctypes.CDLL) -> None:
+    program, x = random_program("bayes", np.random.default_rng(1))
+    run(program, x, backend="native")
+    run(program, x, backend="native")
+    assert len(engine_backend._plans[program]) == 1
+    run(program, x, keep=True, backend="native")
+    plan = weakref.ref(next(iter(engine_backend._plans[program].values())))
+    del program
+    gc.collect()
+    assert plan() is None
+
+
+def test_progress_is_told_of_every_node_in_order(engine: ctypes.CDLL) -> None:
+    program, x = random_program("bayes", np.random.default_rng(2))
+    seen: list[str] = []
+    got = run(program, x, backend="native", progress=lambda node, position, count: seen.append(node.name))
+    assert seen == [node.name for node in program.nodes]
+    for name, value in run(program, x, backend="numpy").items():
+        assert_integers_equal(got[name], value)
+
+
+def test_inputs_are_left_as_they_are(engine: ctypes.CDLL) -> None:
+    for seed in range(20):
+        program, x = random_program("bayes", np.random.default_rng(seed))
+        before = x.copy()
+        run(program, x, keep=True, backend="native")
+        assert_integers_equal(x, before)
+
+
+def test_input_of_any_strides_and_alignment_is_read(engine: ctypes.CDLL) -> None:
+    program, x = random_program("bayes", np.random.default_rng(3))
+    expected = run(program, x, backend="numpy")
+    buffer = np.empty(x.size + 3, np.int8)[3:]
+    odd = buffer.reshape(x.shape)
+    odd[...] = x
+    for given in (odd, np.asfortranarray(x), x.astype(np.int32)):
+        for name, value in run(program, given, backend="native").items():
+            assert_integers_equal(value, expected[name])
+
+
+def test_number_of_threads_is_settable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPU_ENGINE_THREADS", "3")
+    assert engine_threads() == 3
+    set_engine_threads(2)
+    assert engine_threads() == 2
+    set_engine_threads(None)
+    monkeypatch.delenv("BPU_ENGINE_THREADS")
+    assert engine_threads() >= 1
+
+
+@pytest.mark.parametrize(("variable", "value"), [("BPU_ENGINE_THREADS", "0"), ("BPU_ENGINE_ISA", "sse9")])
+def test_bad_setting_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    program, x = random_program("bayes", np.random.default_rng(0))
+    with pytest.raises(ArgumentError, match=variable):
+        run(program, x)
+
+
+def test_less_than_one_thread_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="at least one thread"):
+        set_engine_threads(0)
