@@ -23,6 +23,7 @@ from ..fields import field_types, nested
 from ..fixed_point import Array
 from ..kernel import Kernel, TensorSpec
 from ..march import march_row
+from ..ops.constant import Constant
 from ..table import KERNELS
 from .run import CHANNEL_FIRST, run
 
@@ -130,6 +131,8 @@ def _implementation(name: str) -> Callable[..., Tensor]:
 def _fake(name: str) -> Callable[..., Tensor]:
     def shape_of(inputs: list[Tensor], scale: Tensor, axis: int, march: str, narrow: bool, *values: Any) -> Tensor:
         kernel = _kernel(name, values)
+        if isinstance(kernel, Constant):
+            return scale.new_empty(kernel.shape, dtype=getattr(torch, f"int{kernel.dtype.bits}"))
         moved = [x.movedim(1, -1) for x in inputs] if type(kernel) in CHANNEL_FIRST else inputs
         spec = kernel.infer(*(TensorSpec(tuple(x.shape), quant_dtype(str(x.dtype))) for x in moved))
         shape = spec.shape
