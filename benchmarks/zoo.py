@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,9 @@ def run_one(name: str, march: str) -> dict[str, Any]:
 
 def _stages(name: str, march: str) -> Iterator[dict[str, Any]]:
     """Yield once per stage."""
-    import bpu_kernels
     from zoo_models import ZOO
 
+    import bpu_kernels
     from bpu_deploy_tools import lower, torch_outputs
     from bpu_qat_nn import convert_fx, prepare_qat_fx
     from bpu_qat_nn.testing import calibrate, train_steps, validate
@@ -175,7 +175,10 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
 
     counts: list[tuple[str, int]] = [(stage, passed(stage)) for stage in STAGES]
     counts.append(("every integer equal", sum(line["status"] == "exact" for line in rows)))
-    share: Callable[[int], str] = lambda n: f"{n} ({n / max(1, len(rows)):.0%})"
+
+    def share(n: int) -> str:
+        return f"{n} ({n / max(1, len(rows)):.0%})"
+
     why = Counter(reason for line in rows for reason in {_kind(text) for text in line.get("reasons", ())})
     return "\n".join(
         [
@@ -183,10 +186,10 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
             "",
             "<!-- Written by benchmarks/zoo.py (`nox -s zoo`): run it instead of editing this page. -->",
             "",
-            f"{len(rows)} models of torchvision and timm with random weights and small inputs, each between a QuantStub "
-            "and DeQuantStubs: calibrated, trained for a step, converted and lowered, on march "
+            f"{len(rows)} models of torchvision and timm with random weights and small inputs, each between a "
+            "QuantStub and DeQuantStubs: calibrated, trained for a step, converted and lowered, on march "
             f'{", ".join(sorted({line["march"] for line in rows}))}. "Every integer equal" compares the model in '
-            "VALIDATION state, the converted model and its Program on numpy, all outputs.",
+            "VALIDATION state, the converted model and its Program on numpy: all outputs, every element.",
             "",
             "| stage passed | models |",
             "| --- | --- |",

@@ -56,8 +56,14 @@ def function_name(function: Callable[..., Any]) -> str:
     name = function.__name__
     if getattr(operator, name, None) is function:
         return "-x" if name == "neg" else f"x {symbol(function)} y"
-    homes = {"F": F, "torch": torch, "Tensor": torch.Tensor}
-    return next(f"{home}.{name}" for home, names in homes.items() if getattr(names, name, None) is function)
+    homes = {"F": F, "torch": torch, "Tensor": torch.Tensor, "torch.linalg": torch.linalg}
+    names = (name, name.removeprefix("linalg_"))
+    return next(
+        f"{home}.{each}"
+        for home, names_of in homes.items()
+        for each in names
+        if getattr(names_of, each, None) is function
+    )
 
 
 def module_name(kind: type[nn.Module]) -> str:

@@ -28,15 +28,31 @@ from horizon_plugin_pytorch.quantization import (
 )
 from horizon_plugin_pytorch.quantization.fx.graph_module import ObservedGraphModule
 
+
+def keep(model: ObservedGraphModule, batches: Sequence[Tensor]) -> None:
+    """Do nothing, to a model whose BatchNorms are kept."""
+
+
+def reestimate(model: ObservedGraphModule, batches: Sequence[Tensor], share: float = 1.0) -> None:
+    """Take all photographs as one batch: variance is estimated within batches."""
+    reestimate_batch_norm(model, [torch.cat(list(batches))], share=share)
+
+
+def reestimate_a_tenth(model: ObservedGraphModule, batches: Sequence[Tensor]) -> None:
+    """Move the statistics by a tenth."""
+    reestimate(model, batches, share=0.1)
+
+
 Pass = Callable[[ObservedGraphModule, Sequence[Tensor]], object]
 WAYS: dict[str, tuple[tuple[Pass, ...], tuple[Pass, ...]]] = {
     "calibrated": ((), ()),
     "equalize": ((equalize,), ()),
     "correct_bias": ((), (correct_bias,)),
     "round_weights": ((), (round_weights,)),
-    "round_weights, correct_bias": ((), (round_weights, correct_bias)),
-    "equalize, round_weights, correct_bias": ((equalize,), (round_weights, correct_bias)),
-    "reestimate_batch_norm": ((), (reestimate_batch_norm,)),
+    "equalize, round_weights": ((equalize,), (round_weights,)),
+    "BatchNorm kept": ((), (keep,)),
+    "reestimate_batch_norm, a tenth": ((), (reestimate_a_tenth,)),
+    "reestimate_batch_norm": ((), (reestimate,)),
 }
 """What runs before and after calibration."""
 
@@ -53,7 +69,7 @@ def prepared(kept: bool) -> ObservedGraphModule:
 def answers(way: str, calibration: Sequence[Tensor], images: Tensor) -> Tensor:
     """Return the logits of the model after the passes of a way, on integers."""
     before, after = WAYS[way]
-    model = prepared(reestimate_batch_norm in after)
+    model = prepared(any(run in (keep, reestimate, reestimate_a_tenth) for run in after))
     for run in before:
         run(model, calibration)
     model.eval()

@@ -96,6 +96,18 @@ def test_function_on_a_weight_computed_from_parameters_becomes_a_layer_with_the_
     assert torch.equal(gm(x), model(x))
 
 
+def test_function_on_a_tensor_that_is_no_parameter_becomes_a_layer_that_does_not_learn() -> None:
+    class Blurs(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, torch.ones(1, 4, 1, 1))
+
+    gm = fuse_fx(Blurs())
+    assert type(gm._generated_conv2d_0) is nn.Conv2d
+    assert not any(parameter.requires_grad for parameter in gm._generated_conv2d_0.parameters())
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(gm(x), Blurs()(x))
+
+
 def test_function_on_a_weight_computed_from_the_input_stays() -> None:
     class Computed(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -231,7 +231,6 @@ UNTOUCHED: dict[str, Function] = {
     "new_tensor": lambda x, y: x.new_zeros(x.size(0) + 1, x.shape[1] * 2),
     "flatten": lambda x, y: torch.flatten(x, 1).reshape(2, -1).permute(1, 0).transpose(0, 1).contiguous(),
     "chunk": lambda x, y: x.chunk(2, dim=1)[0].unsqueeze(0).squeeze(0),
-    "conv2d": lambda x, y: F.conv2d(x, torch.ones(1, 4, 1, 1)),
     "dtype": lambda x, y: x.to(y.dtype),
 }
 

@@ -168,6 +168,7 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
     ),
     "fx.fx_helper": ("wrap", "CustomTracer"),
     "utils.fx_helper": ("wrap",),
+    "utils.onnx_helper": ("export_to_onnx", "export_quantized_onnx"),
     "nn": (
         "Interpolate(*, scale_factor=None, size=None, mode='nearest', align_corners=None, recompute_scale_factor=None)",
         "Pow(exponent)",

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.quantization import DeQuantStub  # type: ignore[attr-defined]
 
+from bpu_deploy_tools import split_segments
 from bpu_qat_nn.testing import differing
 from horizon_plugin_pytorch import qconfig
 from horizon_plugin_pytorch.nn import qat, quantized
@@ -233,6 +234,20 @@ def test_converted_model_finds_exactly_the_boxes_of_validation(prepared: Observe
     found, expected = convert_fx(prepared)(data()), prepared(data())
 
     assert differing(found["pred_bboxes"], expected["pred_bboxes"]) == 0
+
+
+def test_converted_model_splits_into_the_part_of_the_board_and_the_post_process(
+    prepared: ObservedGraphModule,
+) -> None:
+    converted = convert_fx(prepared)
+    example = data()
+    segments = split_segments(converted, (example,))
+
+    assert [(entry.name, entry.runs_on) for entry in segments.manifest.segments] == [("stage1", "bpu"), ("cpu1", "cpu")]
+    assert "pred_bboxes" not in example
+    expected = converted(data())["pred_bboxes"]
+    assert differing(segments(data())["pred_bboxes"], expected) == 0
+    assert differing(segments.run(data())["pred_bboxes"], expected) == 0
 
 
 def test_evaluation_branch_answers_close_to_the_float_model(

@@ -92,6 +92,20 @@ def test_edited_scales_of_a_model_under_training_count_at_once(path: str) -> Non
     assert_exact(model, (INPUT,))
 
 
+def test_edited_graph_of_a_converted_model_is_its_own() -> None:
+    model = calibrated()
+    before = model(INPUT)
+    converted = convert_fx(model)
+    (dequant,) = (node for node in converted.graph.nodes if node.target == "dequant")
+    dequant.replace_all_uses_with(dequant.args[0])
+    converted.graph.erase_node(dequant)
+    converted.recompile()
+    model.recompile()
+
+    assert torch.equal(model(INPUT), before)
+    assert torch.equal(convert_fx(model)(INPUT), before)
+
+
 def test_one_module_called_with_inputs_of_different_scale_agrees() -> None:
     class Pyramid(nn.Module):
         def __init__(self) -> None:

@@ -24,6 +24,7 @@ from .hbdk import (
     simulate,
 )
 from .lower import lower, torch_outputs
+from .onnx import OnnxNotFoundError, export_program_to_onnx, export_quantized_onnx, export_to_onnx
 from .ports import Manifest, ManifestEntry, Port
 from .segments import Segment, Segments, split_segments
 from .sources import program_of
@@ -42,6 +43,7 @@ __all__ = [
     "Manifest",
     "ManifestEntry",
     "ManifestError",
+    "OnnxNotFoundError",
     "OptionError",
     "OutputError",
     "Performance",
@@ -54,6 +56,9 @@ __all__ = [
     "compile_model",
     "draw_program",
     "export_hbir",
+    "export_program_to_onnx",
+    "export_quantized_onnx",
+    "export_to_onnx",
     "input_stubs",
     "insert_after",
     "insert_yuv_input",

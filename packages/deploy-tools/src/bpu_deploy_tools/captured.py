@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bpu_kernels import KERNELS, Program, quant_dtype
 from bpu_kernels.march import MarchRow, march_row
+from bpu_kernels.ops.constant import Constant
 from bpu_kernels.torch_ops import library
 from bpu_qat_nn import BpuQatError, QTensor
 from bpu_qat_nn.moves import Movement
@@ -186,6 +187,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._symbol(args[0]).dequantize()
         self.recorder.path = name
         called, dtype = library.call_of(name, args), quant_dtype(str(result.dtype))
+        if isinstance(called.kernel, Constant):
+            return SymbolicTensor.constant(self.recorder, QTensor(result, called.scale, None, dtype))
         inputs = [self._symbol(x) for x in called.inputs]
         row, scale, axis = self.recorder.row, called.scale, called.axis
         return SymbolicTensor.invoke(called.kernel, row, *inputs, scale=scale, dtype=dtype, axis=axis)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.fx import Interpreter, Node
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bpu_fx_fusion import non_tensors
 from bpu_qat_nn import QTensor, QuantizedGraphModule
@@ -29,8 +29,13 @@ EVERYWHERE = -2
 def observed_values(quantized: QuantizedGraphModule, arguments: tuple[Any, ...]) -> dict[Node, Any]:
     """Run a model once and return what every node gives."""
     watching = _Watching(quantized)
-    watching.run(*arguments)
+    watching.run(*_with_own_containers(arguments))
     return watching.values
+
+
+def _with_own_containers(value: Any) -> Any:
+    """Copy lists and dicts, not what is in them: wrapped code may add to those that it is given."""
+    return tree_map(lambda leaf: leaf, value)
 
 
 class _Watching(Interpreter):
@@ -41,8 +46,9 @@ class _Watching(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """Run a node and keep its value."""
-        self.values[n] = super().run_node(n)
-        return self.values[n]
+        result = super().run_node(n)
+        self.values[n] = _with_own_containers(result)
+        return result
 
 
 class Stages:

@@ -63,7 +63,7 @@ class SymbolicReal:
     def quantize_input(self, scale: Tensor, dtype: QuantDType) -> SymbolicTensor:
         """Declare the Program's input that a QuantStub makes of this."""
         if self.source is not None:
-            raise LoweringError("a QuantStub behind a DeQuantStub: split the model there and lower the parts")
+            raise LoweringError("a QuantStub behind a DeQuantStub: split_segments(quantized, inputs) makes the parts")
         if self._quantized is None:
             order = channels_last(len(self.shape))
             spec = TensorSpec(tuple(self.shape[axis] for axis in order), dtype)
@@ -158,7 +158,7 @@ class SymbolicTensor:
     def invoke(
         kernel: Kernel,
         row: MarchRow,
-        *inputs: SymbolicTensor,
+        *inputs: Any,
         scale: Tensor,
         dtype: QuantDType,
         axis: int = -1,

@@ -38,7 +38,7 @@ def save_traced(module: torch.jit.ScriptModule, f: File, _extra_files: dict[str,
     if not isinstance(module, torch.jit.ScriptModule):
         raise SourceError(f"expected what torch.jit.trace returned, got {type(module).__name__}")
     extra = {**(_extra_files or {}), _VERSION_FILE: version("bpu-kernels")}
-    torch.jit.save(module, f, _extra_files=extra)  # type: ignore[no-untyped-call]
+    torch.jit.save(module, f, _extra_files=extra)
 
 
 def load_traced(

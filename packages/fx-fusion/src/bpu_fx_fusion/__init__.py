@@ -19,6 +19,7 @@ from .float_modules import (
     Cos,
     Cosh,
     Div,
+    DropPath,
     Erf,
     Exp,
     Floor,
@@ -96,6 +97,7 @@ from .graph_module import GraphModuleWithAttr, copy_attributes
 from .handlers import ConvBNAddedReLUFusion, ConvBNAddReLUFusion, FusionContext, FusionHandler
 from .leaf import is_registered_leaf, register_leaf_module
 from .match import Match
+from .one_dimensional import one_dimensional_to_two
 from .pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
 from .report import Fused, FusionReport, KeptFunction, NotFused
 from .structure import copy_structure, replace_module, shallow_copy
@@ -158,6 +160,7 @@ __all__ = [
     "Cos",
     "Cosh",
     "Div",
+    "DropPath",
     "Erf",
     "Exp",
     "FloatFunctional",
@@ -216,6 +219,7 @@ __all__ = [
     "fused_class",
     "is_registered_leaf",
     "non_tensors",
+    "one_dimensional_to_two",
     "owner_of",
     "register_fusion_pattern",
     "register_leaf_module",

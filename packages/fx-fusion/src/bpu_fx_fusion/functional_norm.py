@@ -22,6 +22,16 @@ NORM_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
 """Function of torch.nn.functional -> its arguments after the first, in order."""
 
 
+NORM_MODULES: Final[Mapping[str, type[nn.Module]]] = {
+    "batch_norm": nn.BatchNorm2d,
+    "instance_norm": nn.InstanceNorm2d,
+    "layer_norm": nn.LayerNorm,
+    "group_norm": nn.GroupNorm,
+    "rms_norm": nn.RMSNorm,
+}
+"""Function of torch.nn.functional -> the module that it becomes."""
+
+
 def _batch_norm(given: Mapping[str, Any], owner: nn.Module) -> nn.Module:
     kind = next((each for each in (nn.BatchNorm1d, nn.BatchNorm3d) if isinstance(owner, each)), nn.BatchNorm2d)
     made = kind(given["running_mean"].numel(), eps=given.get("eps", 1e-5), momentum=given.get("momentum", 0.1))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import float_modules as fm
-from .functional_norm import NORM_PARAMETERS
+from .functional_norm import NORM_MODULES
 
 
 def inverse(number: float) -> float:
@@ -105,6 +105,9 @@ class NormForm:
 
     op: str
     """A key of NORMS."""
+
+    module: type[nn.Module]
+    """What it becomes; BatchNorm in as many dimensions as the module has whose forward calls it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,8 +290,8 @@ _LAYERS: Final[dict[Callable[..., Any], Recipe]] = {
 }
 
 _NORM_FUNCTIONS: Final[dict[Callable[..., Any], Recipe]] = {
-    getattr(home, name): NormForm(op=name)
-    for name in NORM_PARAMETERS
+    getattr(home, name): NormForm(op=name, module=module)
+    for name, module in NORM_MODULES.items()
     for home in (F, torch)
     if home is F or name in ("layer_norm", "group_norm")
 }

@@ -15,7 +15,6 @@ from .functional_to_module import functional_to_module
 from .graph import called_module
 from .graph_module import GraphModuleWithAttr
 from .handlers import FusionContext, FusionHandler
-from .one_dimensional import one_dimensional_to_two
 from .report import Fused, FusionReport
 from .sharing import members_of, settle_shared
 from .structure import replace_module
@@ -59,7 +58,6 @@ def fuse_fx(
     _check_config(model, fuse_custom_config_dict or {})
     gm = trace(model, example_inputs)
     kept_functions = functional_to_module(gm)
-    one_dimensional_to_two(gm)
     context = _context(gm, absorb_batch_norm)
     handlers, near_misses = find_matches(gm.graph, context)
     groups, shared = settle_shared(handlers, context)

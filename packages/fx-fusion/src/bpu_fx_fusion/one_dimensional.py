@@ -37,13 +37,13 @@ def _conv(layer: Any) -> nn.Module:
 
 
 def _max_pool(layer: Any) -> nn.Module:
-    sizes = (_pair(getattr(layer, name), other) for name, other in _POOL)
-    return nn.MaxPool2d(*sizes, _pair(layer.dilation, 1), layer.return_indices, layer.ceil_mode)
+    kernel, stride, padding = (_pair(getattr(layer, name), other) for name, other in _POOL)
+    return nn.MaxPool2d(kernel, stride, padding, _pair(layer.dilation, 1), layer.return_indices, layer.ceil_mode)
 
 
 def _avg_pool(layer: Any) -> nn.Module:
-    sizes = (_pair(getattr(layer, name), other) for name, other in _POOL)
-    return nn.AvgPool2d(*sizes, layer.ceil_mode, layer.count_include_pad)
+    kernel, stride, padding = (_pair(getattr(layer, name), other) for name, other in _POOL)
+    return nn.AvgPool2d(kernel, stride, padding, layer.ceil_mode, layer.count_include_pad)
 
 
 def _adaptive_avg_pool(layer: Any) -> nn.Module:
@@ -61,35 +61,53 @@ _TWO_DIMENSIONAL: Final[Mapping[type[nn.Module], Callable[[Any], nn.Module]]] = 
 """Layer along one axis -> makes the layer in two dimensions. A convolution gets a weight of its own."""
 
 
-def one_dimensional_to_two(gm: GraphModuleWithAttr) -> None:
-    """Replace layers along one axis, in place. They take the place of the layer in the tree.
+def _batch_norm(layer: Any) -> nn.Module:
+    made = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum)
+    made._parameters.update(layer._parameters)
+    made._buffers.update(layer._buffers)
+    return made
+
+
+def one_dimensional_to_two(gm: GraphModuleWithAttr) -> bool:
+    """Replace layers along one axis, in place; return whether there are any. They take the layer's place in the tree.
+
+    A BatchNorm1d behind such a layer comes along, so that the two can be fused.
 
     Given:  `conv = self.conv(x)`, a Conv1d
     Result: `unsqueeze = x.unsqueeze(-1);  conv = self.conv(unsqueeze);  squeeze = conv.squeeze(-1)`, a Conv2d
     """
     modules = dict(gm.named_modules(remove_duplicate=False))
     made: dict[int, nn.Module] = {}
+    flattened: dict[Node, Node] = {}
     for node in list(gm.graph.nodes):
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         make = _TWO_DIMENSIONAL.get(type(layer)) if layer is not None else None
+        if type(layer) is nn.BatchNorm1d and node.args[0] in flattened:
+            make = _batch_norm
         if layer is None or make is None:
             continue
         if id(layer) not in made:
             made[id(layer)] = make(layer).train(layer.training)
-        _replace(gm, node, made[id(layer)])
-    if made:
-        gm.recompile()
+        flattened[_replace(gm, node, made[id(layer)], flattened)] = node
+    for squeezed in reversed(flattened):
+        if not squeezed.users:
+            gm.graph.erase_node(squeezed)
+    gm.recompile()
+    return bool(made)
 
 
-def _replace(gm: GraphModuleWithAttr, node: Node, layer: nn.Module) -> None:
+def _replace(gm: GraphModuleWithAttr, node: Node, layer: nn.Module, flattened: Mapping[Node, Node]) -> Node:
+    """Put the layer in place; return the node that gives what the old layer gave."""
     parent, _, name = str(node.target).rpartition(".")
     setattr(gm.get_submodule(parent), name, layer)
+    source: Any = node.args[0]
     with gm.graph.inserting_before(node):
-        unsqueezed = gm.graph.call_method("unsqueeze", (node.args[0], -1))
+        unsqueezed = flattened.get(source) or gm.graph.call_method("unsqueeze", (source, -1))
     with gm.graph.inserting_after(node):
         squeezed = gm.graph.call_method("squeeze", (node, -1))
     node.replace_all_uses_with(squeezed)
     squeezed.args = (node, -1)
     node.args = (unsqueezed, *node.args[1:])
     for each in (unsqueezed, squeezed):
-        each.meta["owner"] = owner_of(node)
+        each.meta.setdefault("owner", owner_of(node))
+    return squeezed

@@ -15,6 +15,7 @@ from . import torch_ao
 from .errors import FxFusionError, TraceError
 from .examples import UNKNOWN, ExampleProxy, Examples
 from .float_functional import FloatFunctional
+from .foreign import replace_foreign_modules
 from .graph_module import GraphModuleWithAttr
 from .leaf import ACTIVE_RECORDER, is_leaf_callable, is_registered_leaf
 from .structure import copy_children, copy_structure, replace_module
@@ -88,6 +89,7 @@ class Tracer(torch.fx.Tracer):
         _refuse_hooks(root, type(root).__name__)
         working_copy = copy_structure(root)
         _replace_float_functionals(working_copy)
+        replace_foreign_modules(working_copy)
         self._owners = [""]
         self.examples = None if self._example_inputs is None else Examples(root, self._example_inputs)
         token = ACTIVE_RECORDER.set(self)

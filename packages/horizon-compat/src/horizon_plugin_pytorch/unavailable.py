@@ -16,7 +16,7 @@ _LOWER = (
     "bpu_deploy_tools.lower(quantized_model, example_inputs) holds the whole model to the march and returns a Program, "
     "which bpu_kernels runs"
 )
-_ONNX = f"{_LOWER}; there is no ONNX export in this version"
+_ONNX = "onnx_helper.export_to_onnx registers nothing and needs nothing registered"
 _EAGER_CALIBRATION = (
     "use prepare_qat_fx with a calibration qconfig, then model.eval() and "
     "set_fake_quantize(model, FakeQuantState.CALIBRATION)"
@@ -94,10 +94,6 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
     },
     "horizon_plugin_pytorch.utils": {
         "_register_onnx_ops": _ONNX,
-    },
-    "horizon_plugin_pytorch.utils.onnx_helper": {
-        "export_quantized_onnx": _ONNX,
-        "export_to_onnx": _ONNX,
     },
     "horizon_plugin_pytorch.utils.quant_profiler": {
         "check_deploy_device": _REPORT,

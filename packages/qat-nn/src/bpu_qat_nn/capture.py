@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
+from bpu_kernels.ops.constant import Constant
 from bpu_kernels.torch_ops import library
 
 from .errors import QTensorError
@@ -135,8 +136,9 @@ class CapturedTensor:
         narrow: bool = False,
     ) -> CapturedTensor:
         """Call an operator of the library; as ``QTensor.invoke``."""
-        steps = (x.steps for x in inputs)
-        y = library.call(kernel, str(row.march), *steps, scale=scale, axis=axis, narrow=narrow)
+        march = str(row.march)
+        steps = (x.steps if isinstance(x, CapturedTensor) else _constant(x, march) for x in inputs)
+        y = library.call(kernel, march, *steps, scale=scale, axis=axis, narrow=narrow)
         return CapturedTensor(y, scale, dtype, axis)
 
     @classmethod
@@ -165,3 +167,11 @@ class CapturedTensor:
             raise AttributeError(f"{name} is not available on a quantized tensor that is being captured")
         func = getattr(torch.Tensor, name)
         return lambda *args, **kwargs: self.__torch_function__(func, (), (self, *args), kwargs)
+
+
+def _constant(tensor: Any, march: str) -> Tensor:
+    """Return the steps of a QTensor that does not depend on the inputs, as an operator that names its scale."""
+    with uncaptured():
+        steps = tensor.int_repr()
+        kernel = Constant(values=steps.reshape(-1), shape=tuple(steps.shape), dtype=tensor.dtype)
+    return library.call(kernel, march, scale=tensor.scale)

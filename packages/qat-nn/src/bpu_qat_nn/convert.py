@@ -55,8 +55,8 @@ def convert_fx(
             f"{len(blind)} modules have never seen data, so their scales are unknown; run calibration batches through "
             f"the model, or load a calibrated state dict:\n{shown}"
         )
-    source = graph_module if inplace else _with_own_modules(graph_module)
-    quantized = QuantizedGraphModule(source, graph_module.graph, type(graph_module).__name__)
+    source: Any = graph_module if inplace else _with_own_modules(graph_module)
+    quantized = QuantizedGraphModule(source, source.graph, type(graph_module).__name__)
     quantized.march = graph_module.march
     made: dict[int, nn.Module] = {}
     with torch.no_grad():
@@ -116,7 +116,10 @@ def unobserved(gm: ObservedGraphModule) -> list[str]:
 
 
 def is_blind(module: QATModule) -> bool:
-    """Whether an observer of a module has seen nothing."""
+    """Whether an observer of a module has seen nothing; of a composite, whether all its parts have."""
+    parts = [part for part in module.children() if isinstance(part, QATModule)]
+    if parts:
+        return all(map(is_blind, parts))
     fake_quants = [module.activation_post_process]
     if isinstance(module, WeightedQAT):
         fake_quants.append(module.weight_fake_quant)

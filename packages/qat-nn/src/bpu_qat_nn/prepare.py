@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bpu_fx_fusion import GraphModuleWithAttr, fuse_fx, replace_module, shallow_copy
+from bpu_fx_fusion import GraphModuleWithAttr, fuse_fx, one_dimensional_to_two, replace_module, shallow_copy
 from bpu_kernels.march import MarchRow, march_row
 from bpu_qconfig import FakeQuantState, QConfigMapping, get_march, set_fake_quantize
 
@@ -72,12 +72,10 @@ def prepare_qat_fx(
         raise ArgumentError("hybrid_dict says what stays in float in a hybrid model; give hybrid=True with it")
     _expect_float(model)
     row = march_row(get_march())
-    gm = fuse_fx(
-        model,
-        prepare_custom_config_dict,
-        absorb_batch_norm=get_qat_mode() is QATMode.FuseBN,
-        example_inputs=example_inputs,
-    )
+    folds = get_qat_mode() is QATMode.FuseBN
+    gm = fuse_fx(model, prepare_custom_config_dict, absorb_batch_norm=folds, example_inputs=example_inputs)
+    if one_dimensional_to_two(gm):
+        gm = fuse_fx(gm, absorb_batch_norm=folds)
     quantize_constants(gm)
     resolver = QConfigResolver(gm, QConfigMapping.from_dict(qconfig_dict))
     resolver.warn_unused(model, stacklevel=2)
@@ -101,10 +99,18 @@ def prepare_calibration_fx(
     optimize_graph: bool = False,
     hybrid: bool = False,
     hybrid_dict: Mapping[str, Any] | None = None,
+    *,
+    example_inputs: Any = None,
 ) -> ObservedGraphModule:
     """Return what ``prepare_qat_fx`` returns, in evaluation mode and CALIBRATION state: run batches through it."""
     prepared = prepare_qat_fx(
-        model, qconfig_dict, prepare_custom_config_dict, optimize_graph, hybrid=hybrid, hybrid_dict=hybrid_dict
+        model,
+        qconfig_dict,
+        prepare_custom_config_dict,
+        optimize_graph,
+        hybrid=hybrid,
+        hybrid_dict=hybrid_dict,
+        example_inputs=example_inputs,
     )
     prepared.eval()
     set_fake_quantize(prepared, FakeQuantState.CALIBRATION)

@@ -163,7 +163,7 @@ class QTensor(Tensor):
     def invoke(
         kernel: Kernel,
         row: MarchRow,
-        *inputs: QTensor,
+        *inputs: Any,
         scale: Tensor,
         dtype: QuantDType,
         axis: int = -1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import bpu_kernels
 
 from ..errors import OptionError
 from ..hbdk import export_hbir
+from ..onnx import export_program_to_onnx
+from ..visualize import visualize_model
 from ..yuv import with_yuv_input
 from .arguments import ProgramFile
 
@@ -19,11 +22,19 @@ __all__ = ["export", "insert_yuv"]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 
 
-def export(file: ProgramFile, output: Output) -> None:
-    """Write a Program as .hbir, the input of the vendor's compiler."""
-    writers = {".hbir": lambda: export_hbir(file, None, output)}
+def export(
+    file: ProgramFile,
+    output: Output,
+    form: Annotated[str, typer.Option(help="Of ONNX: integer, bit for bit, or qdq, in real numbers.")] = "integer",
+) -> None:
+    """Write a Program as .onnx, as .hbir (the input of the vendor's compiler), or draw it as .svg."""
+    writers: dict[str, Callable[[], object]] = {
+        ".hbir": lambda: export_hbir(file, None, output),
+        ".onnx": lambda: export_program_to_onnx(file, output, form=form),
+        ".svg": lambda: visualize_model(file, None, save_path=output, show=False),
+    }
     if output.suffix not in writers:
-        raise OptionError(f"expected a file ending in {' or '.join(writers)}, got {output}")
+        raise OptionError(f"expected a file ending in {', '.join(writers)}; got {output}")
     writers[output.suffix]()
     print(f"{output}  {output.stat().st_size:,} bytes")
 

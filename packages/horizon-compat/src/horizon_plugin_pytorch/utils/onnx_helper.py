@@ -1,7 +1,6 @@
-"""ONNX export in the vendor's plugin; every name says what there is instead."""
+"""ONNX export: of float models and models under QAT, and of converted ones."""
 
 from __future__ import annotations
 
-from ..unavailable import explain_missing
-
-__getattr__ = explain_missing(__name__)
+from bpu_deploy_tools import export_quantized_onnx as export_quantized_onnx
+from bpu_deploy_tools import export_to_onnx as export_to_onnx

@@ -26,8 +26,9 @@ __all__ = ["ROWS"]
 class ScaledDotProductOperator(CompositeOperator):
     """``softmax(q @ k.T * scale + mask) @ v``."""
 
-    config: ClassVar[tuple[str, ...]] = ("scale", "drops")
-    scale: float | None
+    config: ClassVar[tuple[str, ...]] = ("factor", "drops")
+    factor: float | None
+    """Of the products; None for 1 / sqrt(features)."""
     drops: bool
 
     def combine(self, *inputs: Any, **options: Any) -> QTensor:
@@ -36,8 +37,8 @@ class ScaledDotProductOperator(CompositeOperator):
         mask = rest[0] if rest else options.get("attn_mask")
         part: Any = self
         logits = part.logits.matmul(query, key.transpose(-2, -1))
-        scale = self.scale if self.scale is not None else int(query.shape[-1]) ** -0.5
-        logits = part.scaling.mul_scalar(logits, scale)
+        factor = self.factor if self.factor is not None else int(query.shape[-1]) ** -0.5
+        logits = part.scaling.mul_scalar(logits, factor)
         if mask is not None:
             logits = part.masked.add(logits, mask)
         attention = part.softmax(logits)
@@ -59,7 +60,7 @@ class QATScaledDotProduct(ScaledDotProductOperator, QATComposite):
 
     def configure(self, source: Any) -> None:
         """Note scale and dropout."""
-        self.scale, self.drops = source.scale, source.dropout_p > 0
+        self.factor, self.drops = source.scale, source.dropout_p > 0
 
     def parts(self, source: Any) -> Mapping[str, Part]:
         """The products are of 8 bits."""
@@ -140,7 +141,7 @@ class QATMultiheadAttention(MultiheadAttentionOperator, QATComposite):
         return found
 
 
-def _projections(source: nn.MultiheadAttention) -> dict[str, nn.Module]:
+def _projections(source: Any) -> dict[str, nn.Module]:
     """Return the linear layers of queries, keys and values."""
     if source.in_proj_weight is not None:
         weights = source.in_proj_weight.chunk(3)

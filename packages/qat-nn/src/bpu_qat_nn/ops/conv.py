@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,7 @@ from bpu_kernels.ops import conv as kernels
 from ..op import Output, type_problems
 from ..qtensor import QTensor
 from .family import forms_of, fused_problems, layer_output, weighted_rows
+from .rearranged import by_patches, from_phases, phases_of, picks, to_patches, to_phases
 from .weighted import WeightedQAT, WeightedQuantized
 from .weighted_operator import WeightedOperator
 
@@ -58,18 +61,30 @@ def padding_problems(layer: Any) -> list[str]:
     return found
 
 
-def picks(layer: Any) -> bool:
-    """Whether a stride that the hardware does not have is picked from the result of stride 1.
+def arranged(layer: Any, row: MarchRow, cls: type[WeightedOperator]) -> dict[str, Any]:
+    """Return kernel size, stride, pad, dilation and input channels of the convolution that runs for a layer.
 
-    That is so for a dilated convolution, and in three dimensions where the strides differ.
+    They are the layer's, unless it is one of those that are rearranged; with a residual none is.
     """
-    uneven = len(layer.stride) == 3 and len(set(layer.stride)) > 1
-    return uneven or (max(layer.dilation) > 1 and max(layer.stride) > 1)
-
-
-def _stride(layer: Any, cls: type[WeightedOperator]) -> tuple[int, ...]:
-    """Return the stride that the convolution itself has; with a residual it cannot be picked."""
-    return (1,) * len(layer.stride) if picks(layer) and not cls.adds else tuple(layer.stride)
+    own = {
+        "kernel": tuple(layer.kernel_size),
+        "stride": tuple(layer.stride),
+        "pad": symmetric_pad(layer),
+        "dilation": tuple(layer.dilation),
+        "in_channels": layer.in_channels,
+    }
+    if cls.adds:
+        return own
+    if by_patches(layer, row):
+        channels = layer.in_channels * prod(layer.kernel_size)
+        return {**own, "kernel": (1, 1), "stride": (1, 1), "in_channels": channels}
+    if picks(layer):
+        own["stride"] = (1,) * len(layer.stride)
+    phases = phases_of(layer, row)
+    if max(phases) > 1:
+        own["pad"] = (0, 0)
+        own["dilation"] = tuple(d // f for d, f in zip(layer.dilation, phases, strict=True))
+    return own
 
 
 class ConvOperator(WeightedOperator):
@@ -81,6 +96,7 @@ class ConvOperator(WeightedOperator):
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+    kernel_size: tuple[int, int]
 
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve."""
@@ -100,11 +116,12 @@ class ConvOperator(WeightedOperator):
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights OI... become O...I."""
         form = kernels.Conv2d if self.axes == 4 else kernels.Conv3d
+        runs = arranged(self, self.row, type(self))
         return form(
-            weight=weight.movedim(1, -1),
-            stride=_stride(self, type(self)),
-            pad=symmetric_pad(self),
-            dilation=tuple(self.dilation),
+            weight=weight.movedim(1, -1).reshape(weight.shape[0], *runs["kernel"], -1),
+            stride=runs["stride"],
+            pad=runs["pad"],
+            dilation=runs["dilation"],
             groups=self.groups,
             out_dtype=out_dtype,
             **parameters,
@@ -113,13 +130,22 @@ class ConvOperator(WeightedOperator):
     def apply_kernel(
         self, kernel: Kernel, out: Output, x: QTensor, *addend: QTensor, axis: int, narrow: bool
     ) -> QTensor:
-        """Convolve, and pick where the stride asks for it."""
-        y: Any = super().apply_kernel(kernel, out, x, *addend, axis=axis, narrow=narrow)
-        if not picks(self) or self.adds:
-            whole: QTensor = y
-            return whole
-        picked: QTensor = y[(slice(None), slice(None), *(slice(None, None, each) for each in self.stride))]
-        return picked
+        """Convolve; what is rearranged is brought to its form before, and back behind."""
+        call = partial(super().apply_kernel, kernel, out, axis=axis, narrow=narrow)
+        if self.adds:
+            return call(x, *addend)
+        if by_patches(self, self.row):
+            return call(to_patches(x, self.kernel_size))
+        phases, y = phases_of(self, self.row), x
+        if max(phases) > 1:
+            pad = symmetric_pad(self)
+            reach = zip(x.shape[2:], pad, self.dilation, self.kernel_size, strict=True)
+            high, wide = (int(n) + 2 * p - d * (k - 1) for n, p, d, k in reach)
+            y = from_phases(call(to_phases(x, (pad[0], pad[1]), phases, self.row)), phases, (high, wide))
+        else:
+            y = call(x)
+        whole: Any = y
+        return whole[(..., *(slice(None, None, each) for each in self.stride))] if picks(self) else y
 
 
 class QuantizedConv2d(ConvOperator, WeightedQuantized):
@@ -141,12 +167,8 @@ class QATConv2d(ConvOperator, WeightedQAT):
         return padding_problems(layer) or [
             *kernels.conv2d_limits(
                 row,
-                kernel=layer.kernel_size,
-                stride=_stride(layer, cls),
-                pad=symmetric_pad(layer),
-                dilation=layer.dilation,
+                **arranged(layer, row, cls),
                 groups=layer.groups,
-                in_channels=layer.in_channels,
                 out_channels=layer.out_channels,
                 x=next(iter(inputs), None) or qint8,
                 out=out,
@@ -181,14 +203,8 @@ class QATConv3d(ConvOperator, WeightedQAT):
         found = [*padding_problems(layer), *type_problems(inputs, [qint8])]
         if dtype is not qint8:
             found.append(f"output type {dtype} (allowed: {qint8})")
-        return found or kernels.conv3d_limits(
-            row,
-            kernel=layer.kernel_size,
-            stride=_stride(layer, cls),
-            pad=symmetric_pad(layer),
-            dilation=layer.dilation,
-            groups=layer.groups,
-        )
+        runs = {name: value for name, value in arranged(layer, row, cls).items() if name != "in_channels"}
+        return found or kernels.conv3d_limits(row, **runs, groups=layer.groups)
 
 
 _CONVERTED_2D = (

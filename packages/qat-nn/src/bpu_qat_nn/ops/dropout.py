@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from bpu_fx_fusion import DropPath
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.march import MarchRow
 
@@ -68,7 +69,7 @@ class QATDropout(QATModule):
 ROWS = (
     OpRow(
         name="Dropout",
-        floats=(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+        floats=(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, DropPath),
         qat=QATDropout,
         kernels=(),
     ),

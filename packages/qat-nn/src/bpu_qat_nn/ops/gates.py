@@ -157,8 +157,8 @@ class QATLSTMCell(LSTMCellOperator, QATComposite):
             "input": _linear(source.weight_ih, source.bias_ih),
             "hidden": _linear(source.weight_hh, source.bias_hh),
         }
-        tables = {"forget": nn.Sigmoid(), "admit": nn.Sigmoid(), "emit": nn.Sigmoid()}
-        tables |= {"candidate": nn.Tanh(), "squash": nn.Tanh()}
+        tables: dict[str, nn.Module] = {name: nn.Sigmoid() for name in ("forget", "admit", "emit")}
+        tables |= {name: nn.Tanh() for name in ("candidate", "squash")}
         functionals = ("gates", "keep", "take", "state", "give")
         return {
             **{name: (QATLinear, layer, None) for name, layer in layers.items()},

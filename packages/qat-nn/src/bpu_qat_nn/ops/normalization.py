@@ -34,6 +34,8 @@ class NormalizationOperator(CompositeOperator):
     """Whether the mean is subtracted."""
     scales: bool
     """Whether there is a weight or a bias."""
+    affine: Any
+    """The convolution that applies them."""
 
     def grouped(self, x: Any) -> tuple[Any, int | tuple[int, ...]]:
         """Return x in a shape with the axes that are normalized over, and these axes."""
@@ -71,10 +73,9 @@ class LayerNormOperator(NormalizationOperator):
 
     def scaled(self, y: Any) -> QTensor:
         """Features become the channels of a map with one pixel per position."""
-        convolution: Any = self.affine
         lead = [int(n) for n in y.shape[: -len(self.normalized_shape)]]
         as_map = y.reshape([lead[0], prod(lead[1:]), 1, prod(self.normalized_shape)]).permute(0, 3, 1, 2)
-        result: QTensor = convolution(as_map).permute(0, 2, 3, 1).reshape(y.shape)
+        result: QTensor = self.affine(as_map).permute(0, 2, 3, 1).reshape(y.shape)
         return result
 
     def extra_repr(self) -> str:
@@ -97,12 +98,11 @@ class GroupNormOperator(NormalizationOperator):
 
     def scaled(self, y: Any) -> QTensor:
         """Channels are channels."""
-        convolution: Any = self.affine
         if len(y.shape) == 4:
-            mapped: QTensor = convolution(y)
+            mapped: QTensor = self.affine(y)
             return mapped
         as_map = y.reshape([int(y.shape[0]), int(y.shape[1]), prod(int(n) for n in y.shape[2:]), 1])
-        result: QTensor = convolution(as_map).reshape(y.shape)
+        result: QTensor = self.affine(as_map).reshape(y.shape)
         return result
 
     def extra_repr(self) -> str:

@@ -29,8 +29,8 @@ class Numbers:
         return cls(np if device.type == "cpu" and not torch.compiler.is_compiling() else torch)
 
     def __call__(self, tensor: Tensor) -> Any:
-        """Return a tensor's numbers in float64."""
-        return tensor.detach().double() if self.xp is torch else tensor.detach().numpy().astype(np.float64)
+        """Return a tensor's numbers in float64, a copy: numpy would pin the storage, which FSDP frees and refills."""
+        return tensor.detach().double() if self.xp is torch else tensor.detach().to(torch.float64, copy=True).numpy()
 
     def tensor(self, numbers: Any) -> Tensor:
         """Return numbers as a tensor."""

@@ -27,6 +27,7 @@ class SoftmaxOperator(CompositeOperator):
 
     config: ClassVar[tuple[str, ...]] = ("dim",)
     dim: int | None
+    peak: Any
 
     def combine(self, *inputs: Any, **options: Any) -> QTensor:
         """Shift by the largest, exponentiate, divide by the sum."""
@@ -43,9 +44,8 @@ class SoftmaxOperator(CompositeOperator):
 
     def peak_along(self, dim: int) -> Any:
         """Return the part that finds the largest, set to an axis."""
-        peak: Any = self.peak
-        peak.dim = dim
-        return peak
+        self.peak.dim = dim
+        return self.peak
 
     def extra_repr(self) -> str:
         """Axis."""

@@ -21,7 +21,7 @@ from .forward import run_batches
 __all__ = ["reestimate_batch_norm"]
 
 
-def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, share: float = 1.0) -> int:
     """Set running statistics to the averages over the batches; in place.
 
     Everything but the BatchNorms runs in evaluation mode. States of fake quantization stay as they are: in QAT or
@@ -30,6 +30,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
     Args:
         model: a float model, or one prepared with ``QATMode.WithBN``.
         batches: several, large ones: variance is estimated within each.
+        share: of the new statistics, 0 to 1; the rest are the old ones, which few data should not outweigh.
 
     Returns:
         The number of BatchNorms.
@@ -49,6 +50,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
         )
     modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
+    before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
@@ -62,4 +64,8 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
             module.training = training
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+    with torch.no_grad():
+        for norm, (mean, variance) in zip(norms, before, strict=True):
+            norm.running_mean.copy_(torch.lerp(mean, norm.running_mean, share))
+            norm.running_var.copy_(torch.lerp(variance, norm.running_var, share))
     return len(norms)

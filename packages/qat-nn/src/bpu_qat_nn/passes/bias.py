@@ -18,7 +18,7 @@ from ..ops.weighted import WeightedQAT
 from ..qtensor import plain
 from .forward import evaluated, weighted_layers
 
-__all__ = ["CorrectedBias", "correct_bias"]
+__all__ = ["CorrectedBias", "add_to_bias", "correct_bias"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class CorrectedBias:
 def correct_bias(model: nn.Module, batches: Iterable[Any]) -> list[CorrectedBias]:
     """Correct the biases of a calibrated or trained model; in place.
 
-    Layers whose BatchNorm is kept, and layers that run several times in a pass, stay as they are.
+    Layers whose BatchNorm is kept, and layers that run several times in a pass, stay as they are. ``round_weights``
+    corrects the biases of the layers that it rounds; afterwards there is nothing left to do in them.
 
     Args:
         model: prepared, by either flow; its weights' scales are known.
@@ -57,7 +58,7 @@ def correct_bias(model: nn.Module, batches: Iterable[Any]) -> list[CorrectedBias
         for path, layer in weighted_layers(model, batches, see):
             if path in sums:
                 correction = -(sums[path] / counts[path]).to(layer.weight.dtype)
-                _add_to_bias(layer, correction)
+                add_to_bias(layer, correction)
                 done.append(CorrectedBias(path=path, largest=float(correction.abs().max())))
     return done
 
@@ -68,7 +69,8 @@ def _rounding_error(layer: WeightedQAT) -> Tensor:
     return layer.restored(layer.weight_fake_quant(weight) - weight)
 
 
-def _add_to_bias(layer: WeightedQAT, correction: Tensor) -> None:
+def add_to_bias(layer: WeightedQAT, correction: Tensor) -> None:
+    """Add to a layer's bias, which it gets if it has none; [outputs]."""
     if layer.bias is None:
         layer.bias = nn.Parameter(correction, requires_grad=layer.weight.requires_grad)
     else:

@@ -3,7 +3,8 @@
 Every weight goes to one of its two neighbouring steps such that E[((W' - W) x)^2] is small: the objective of AdaRound
 (Nagel et al., "Up or down? Adaptive rounding for post-training quantization", 2020, equation 20). Over inputs x this
 is a quadratic form in the second moments E[x x^T], so instead of gradient steps on data a descent over one weight after
-the other finds a minimum, starting from the nearest steps; it cannot end up worse on these data.
+the other finds a minimum, starting from the nearest steps; it cannot end up worse on these data. The bias takes back
+the mean E[(W' - W) x], as in bias.py; what is left to minimise is the form in the covariance of x.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..ops.weighted import WeightedQAT
 from ..qtensor import plain
+from .bias import add_to_bias
 from .forward import evaluated, weighted_layers
 
 __all__ = ["RoundedWeights", "round_weights"]
@@ -36,14 +38,14 @@ class RoundedWeights:
     changed: float
     """Share of the weights that are not at their nearest step."""
     error: float
-    """Mean square error of the output that is left, relative to rounding to nearest."""
+    """Mean square error of the output that is left, relative to rounding to nearest with a corrected bias."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.changed:.1%} of the weights moved, {self.error:.0%} of the error left"
 
 
 def round_weights(model: nn.Module, batches: Iterable[Any]) -> list[RoundedWeights]:
-    """Choose the steps of the weights of a calibrated model and set the weights to them; in place.
+    """Choose the steps of the weights of a calibrated model, set the weights to them and correct the biases; in place.
 
     Two-dimensional convolutions and linear layers; the others, those whose BatchNorm is kept, and those that run
     several times in a pass stay as they are. Scales stay as they are: calibrate before, and do not train after.
@@ -52,13 +54,13 @@ def round_weights(model: nn.Module, batches: Iterable[Any]) -> list[RoundedWeigh
         model: prepared, by either flow; scales are known.
         batches: calibration data; a few hundred positions of each layer suffice.
     """
-    moments: dict[str, Tensor] = {}
+    moments: dict[str, _Moments] = {}
 
     def see(path: str, layer: WeightedQAT, x: Any) -> None:
         if layer.bn is None:
-            found = _second_moments(layer, plain(x))
+            found = _moments(layer, plain(x))
             if found is not None:
-                moments[path] = moments[path] + found if path in moments else found
+                moments[path] = moments[path].added(found) if path in moments else found
 
     done = []
     with evaluated(model, quantizes=True):
@@ -68,44 +70,69 @@ def round_weights(model: nn.Module, batches: Iterable[Any]) -> list[RoundedWeigh
     return done
 
 
-def _second_moments(layer: Any, x: Tensor) -> Tensor | None:
-    """Return sums of x x^T over all positions, [groups, taps, taps], for the taps of one output; None if unknown."""
-    if isinstance(layer.weight, Tensor) and layer.weight.dim() == 2:
-        taps = x.reshape(1, -1, x.shape[-1])
-        return taps.transpose(1, 2) @ taps
-    if layer.weight.dim() != 4 or not hasattr(layer, "groups") or hasattr(layer, "output_padding"):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Moments:
+    """Sums over positions, for the taps of one output of each group."""
+
+    count: int
+    first: Tensor
+    """[groups, taps]."""
+    second: Tensor
+    """[groups, taps, taps]."""
+
+    @classmethod
+    def of(cls, taps: Tensor) -> _Moments:
+        """Sum over the positions of taps, [groups, taps, positions]."""
+        return cls(count=taps.shape[2], first=taps.sum(2), second=taps @ taps.transpose(1, 2))
+
+    def added(self, other: _Moments) -> _Moments:
+        """Return the sums of both."""
+        return _Moments(
+            count=self.count + other.count, first=self.first + other.first, second=self.second + other.second
+        )
+
+    def mean(self) -> Tensor:
+        """Return the mean of each tap, float64."""
+        return self.first.double() / self.count
+
+    def covariance(self) -> Tensor:
+        """Return the covariance of the taps, float64, a little larger in every direction."""
+        mean, second = self.mean(), self.second.double() / self.count
+        centred = second - mean[:, :, None] * mean[:, None, :]
+        share = _DAMPING * second.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        return centred + torch.diag_embed(share.expand(second.shape[:2]))
+
+
+def _moments(layer: Any, x: Tensor) -> _Moments | None:
+    """Return the moments of a layer's inputs; None if it is of another kind."""
+    if layer.weight.dim() == 2:
+        return _Moments.of(x.reshape(1, -1, x.shape[-1]).transpose(1, 2))
+    transposed = hasattr(layer, "output_padding")
+    if layer.weight.dim() != 4 or transposed or isinstance(layer.padding, str):
         return None
-    if isinstance(layer.padding, str):
-        return None
-    total: Tensor | None = None
+    total: _Moments | None = None
     for image in torch.split(x, 1):  # one at a time: the taps of a map are many times its size
         columns = F.unfold(image, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        taps = columns.reshape(layer.groups, -1, columns.shape[-1])
-        moments = taps @ taps.transpose(1, 2)
-        total = moments if total is None else total + moments
+        found = _Moments.of(columns.reshape(layer.groups, -1, columns.shape[-1]))
+        total = found if total is None else total.added(found)
     return total
 
 
-def _round(path: str, layer: WeightedQAT, moments: Tensor) -> RoundedWeights:
-    canonical = layer.canonical(layer.weight)
-    fake_quant = layer.weight_fake_quant
-    nearest = fake_quant.quantize(canonical)
-    scale = fake_quant.scale.detach().double().expand(canonical.shape[0]).reshape(-1, *(1,) * (canonical.dim() - 1))
-    groups = moments.shape[0]
+def _round(path: str, layer: WeightedQAT, moments: _Moments) -> RoundedWeights:
+    canonical, fake_quant = layer.canonical(layer.weight), layer.weight_fake_quant
+    outputs, groups = canonical.shape[0], moments.first.shape[0]
+    scale = fake_quant.scale.detach().double().expand(outputs).reshape(-1, *(1,) * (canonical.dim() - 1))
 
     def grouped(values: Tensor) -> Tensor:
-        return values.double().reshape(groups, canonical.shape[0] // groups, -1)
+        return values.double().reshape(groups, outputs // groups, -1)
 
-    steps = grouped(canonical / scale)
-    start = grouped(nearest)
-    other = torch.where(start > steps, start - 1, start + 1).clamp(fake_quant.quant_min, fake_quant.quant_max)
+    exact, start = grouped(canonical / scale), grouped(fake_quant.quantize(canonical))
     size = grouped(scale.expand(canonical.shape))
-    damped = moments.double()
-    damped = damped + torch.diag_embed(
-        _DAMPING * damped.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).expand(damped.shape[:2])
-    )
-    chosen, before, after = _descend(start, other, (start - steps) * size, size, damped)
+    other = torch.where(start > exact, start - 1, start + 1).clamp(fake_quant.quant_min, fake_quant.quant_max)
+    chosen, before, after = _descend(start, other, (start - exact) * size, size, moments.covariance())
+    shift = ((chosen - exact) * size @ moments.mean()[:, :, None]).reshape(-1)
     layer.weight.copy_(layer.restored((chosen * size).reshape(canonical.shape).to(canonical.dtype)))
+    add_to_bias(layer, -shift.to(canonical.dtype))
     changed = float((chosen != start).double().mean())
     return RoundedWeights(path=path, changed=changed, error=after / before if before > 0 else 1.0)
 
@@ -118,7 +145,7 @@ def _descend(start: Tensor, other: Tensor, error: Tensor, size: Tensor, moments:
         other: the other neighbour of each.
         error: real error of each weight.
         size: real size of a step.
-        moments: [groups, taps, taps], symmetric.
+        moments: covariance of the taps, [groups, taps, taps].
 
     Returns:
         The steps chosen, and the form at the start and at the end.

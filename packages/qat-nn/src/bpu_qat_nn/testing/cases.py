@@ -17,6 +17,7 @@ from bpu_fx_fusion import (
     Atanh,
     Cos,
     Cosh,
+    DropPath,
     Erf,
     Exp,
     HardLog,
@@ -74,12 +75,23 @@ _CONVOLUTIONS = {
         shapes=_VOLUME,
         marches=BAYES,
     ),
+    "conv2d_large_patches": OperatorCase(
+        make=lambda: nn.Conv2d(3, 6, 40, 40), shapes=((1, 3, 85, 80),), marches=BAYES, bits=(8, 16)
+    ),
+    "conv2d_far_dilated": OperatorCase(make=_conv(padding=18, dilation=18), marches=BAYES),
+    "conv2d_far_dilated_uneven": OperatorCase(make=_conv(padding=(20, 3), dilation=(34, 3), stride=2), marches=BAYES),
     "conv2d_dilated_stride2": OperatorCase(make=_conv(padding=2, dilation=2, stride=2)),
-    "conv1d_bn": OperatorCase(make=lambda: nn.Conv1d(9, 5, 3, padding=1), shapes=(_TOKENS,)),
-    "max_pool1d": OperatorCase(make=lambda: nn.Sequential(nn.MaxPool1d(2), nn.AvgPool1d(2)), shapes=(_TOKENS,)),
-    "adaptive_avg_pool1d": OperatorCase(make=lambda: nn.AdaptiveAvgPool1d(1), shapes=(_TOKENS,)),
+    "conv1d_bn": OperatorCase(
+        make=lambda: nn.Sequential(nn.Conv1d(9, 5, 3, padding=1), nn.BatchNorm1d(5), nn.ReLU()),
+        shapes=(_TOKENS,),
+        marches=BAYES,
+    ),
+    "max_pool1d": OperatorCase(
+        make=lambda: nn.Sequential(nn.MaxPool1d(2), nn.AvgPool1d(2)), shapes=(_TOKENS,), marches=BAYES
+    ),
+    "adaptive_avg_pool1d": OperatorCase(make=lambda: nn.AdaptiveAvgPool1d(1), shapes=(_TOKENS,), marches=BAYES),
     "batch_norm1d_alone": OperatorCase(make=lambda: nn.BatchNorm1d(24), shapes=((4, 24),)),
-    "batch_norm1d_of_sequence": OperatorCase(make=lambda: nn.BatchNorm1d(9), shapes=(_TOKENS,)),
+    "batch_norm1d_of_sequence": OperatorCase(make=lambda: nn.BatchNorm1d(9), shapes=(_TOKENS,), marches=BAYES),
     "batch_norm3d_alone": OperatorCase(make=lambda: nn.BatchNorm3d(4), shapes=_VOLUME, marches=BAYES),
     "conv3d_bn_relu_stride2": OperatorCase(
         make=lambda: nn.Sequential(nn.Conv3d(4, 6, 3, 2, 1), nn.BatchNorm3d(6), nn.ReLU()),
@@ -222,6 +234,7 @@ _MAPS = {
     "circular_pad": OperatorCase(make=_calls(lambda x: F.pad(x, (2, 1, 0, 3), mode="circular")), marches=BAYES),
     "negative_pad": OperatorCase(make=lambda: nn.ZeroPad2d((-1, 2, 1, -2))),
     "pad_module": OperatorCase(make=lambda: Pad((1, 1))),
+    "drop_path": OperatorCase(make=lambda: DropPath(0.3)),
     "dropout": OperatorCase(make=lambda: nn.Dropout(0.5)),
 }
 

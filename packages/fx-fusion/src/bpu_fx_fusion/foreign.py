@@ -1,0 +1,29 @@
+"""Modules of other packages that stand for one of ours: known by name, so that nothing of them is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from torch import nn
+
+from .float_modules import DropPath
+from .structure import replace_module
+
+__all__ = ["replace_foreign_modules"]
+
+_OURS: Final[Mapping[tuple[str, str], Callable[[Any], nn.Module]]] = {
+    ("torchvision.ops.stochastic_depth", "StochasticDepth"): lambda module: DropPath(
+        module.p, by_row=module.mode == "row"
+    ),
+    ("timm.layers.drop", "DropPath"): lambda module: DropPath(module.drop_prob, scales=module.scale_by_keep),
+}
+"""(module, class) -> makes ours. These draw random numbers in training, which a graph would not switch off."""
+
+
+def replace_foreign_modules(root: nn.Module) -> None:
+    """Put our modules in the place of others', in place."""
+    for module in list(root.modules()):
+        make = _OURS.get((type(module).__module__, type(module).__qualname__))
+        if make is not None:
+            replace_module(root, module, make(module).train(module.training))
