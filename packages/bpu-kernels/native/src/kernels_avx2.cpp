@@ -1,0 +1,212 @@
+// Kernels for AVX2. Eight-bit products of an input without negative values run on vpmaddubsw, which never saturates
+// there (127 * 2 * 128 < 2^15); all others on vpmaddwd over 16 bits.
+#if defined(__AVX2__)
+
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace bpu {
+namespace {
+
+// Accumulators hold channels 0-3 8-11 and 4-7 12-15, so that packing both gives 0 .. 15 in order.
+constexpr int8_t kOrder[kPanel] = {0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15};
+
+// Rows of a tile: with two vectors a row, weights and accumulators fill the 16 registers.
+constexpr int64_t kRows = 4;
+
+struct Pair {
+  __m256i low, high;
+};
+
+inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+
+inline __m256i broadcast(const uint8_t* from) {
+  int32_t value;
+  __builtin_memcpy(&value, from, 4);
+  return _mm256_set1_epi32(value);
+}
+
+// Up to 16 bytes, zeros behind them.
+inline __m128i load_bytes(const int8_t* from, int64_t count) {
+  if (count >= kPanel) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  alignas(16) int8_t padded[kPanel] = {};
+  __builtin_memcpy(padded, from, static_cast<size_t>(count));
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(padded));
+}
+
+// (6): scale, 15 bits, times int8 by vpmaddwd, whose upper products are with 0.
+inline void add_residual(const Finish& by, const int8_t* residual, int64_t c, int64_t count, Pair& acc) {
+  const __m128i bytes = _mm_shuffle_epi32(load_bytes(residual, count), 0xD8);
+  __m256i terms[2] = {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
+  for (int64_t i = 0; i < 2; ++i) {
+    const int64_t at = c + 8 * i;
+    terms[i] = _mm256_madd_epi16(terms[i], load(by.residual_scale + at));
+    terms[i] = _mm256_srav_epi32(_mm256_sllv_epi32(terms[i], load(by.residual_left + at)), load(by.residual_right + at));
+  }
+  acc.low = _mm256_add_epi32(acc.low, terms[0]);
+  acc.high = _mm256_add_epi32(acc.high, terms[1]);
+}
+
+// (1) and (3) up to the last saturation; 16 channels in order.
+inline __m256i requantize(const Finish& by, int64_t c, Pair acc) {
+  const __m256i low = _mm256_srav_epi32(acc.low, load(by.accu + c));
+  const __m256i high = _mm256_srav_epi32(acc.high, load(by.accu + c + 8));
+  const __m256i middle = _mm256_packs_epi32(low, high);
+  const __m256i scale = load(by.scale + c);
+  const __m256i upper = _mm256_mulhi_epi16(middle, scale);
+  __m256i y;
+  if (by.is_short[c / kPanel]) {
+    y = _mm256_mulhi_epi16(_mm256_add_epi16(upper, load(by.nudge + c)), load(by.factor + c));
+  } else {
+    const __m256i lower = _mm256_mullo_epi16(middle, scale);
+    const __m256i first = _mm256_add_epi32(_mm256_unpacklo_epi16(lower, upper), load(by.half + c));
+    const __m256i second = _mm256_add_epi32(_mm256_unpackhi_epi16(lower, upper), load(by.half + c + 8));
+    y = _mm256_packs_epi32(_mm256_srav_epi32(first, load(by.right + c)), _mm256_srav_epi32(second, load(by.right + c + 8)));
+  }
+  return by.relu ? _mm256_max_epi16(y, _mm256_setzero_si256()) : y;
+}
+
+inline void finish_row(const Finish& by, const Rows& to, int64_t row, int64_t c, Pair acc) {
+  const int64_t count = to.channels - c;
+  if (to.residual != nullptr) add_residual(by, to.residual + row * to.residual_stride + c, c, count, acc);
+  const __m256i y = requantize(by, c, acc);
+  uint8_t* out = to.out + row * to.out_stride + c * to.out_bytes;
+  alignas(32) uint8_t padded[2 * kPanel];
+  uint8_t* at = count >= kPanel ? out : padded;
+  if (to.out_bytes == 1) {
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(at), bytes);
+  } else {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), y);
+  }
+  if (count < kPanel) __builtin_memcpy(out, padded, static_cast<size_t>(count * to.out_bytes));
+}
+
+// One step is a pair of 16-bit elements: 2 products a lane.
+template <int64_t R>
+inline void accumulate16(const uint8_t* a, int64_t stride, const uint8_t* b, int64_t depth, Pair* acc) {
+  for (int64_t k = 0; k < depth; ++k, a += 4, b += 64) {
+    const __m256i low = load(b), high = load(b + 32);
+    for (int64_t r = 0; r < R; ++r) {
+      const __m256i x = broadcast(a + r * stride);
+      acc[r].low = _mm256_add_epi32(acc[r].low, _mm256_madd_epi16(x, low));
+      acc[r].high = _mm256_add_epi32(acc[r].high, _mm256_madd_epi16(x, high));
+    }
+  }
+}
+
+// One step is two quads of bytes: 8 products a lane. Where both quads' sums of pairs fit 16 bits together, one
+// vpmaddwd widens them both.
+template <int64_t R, bool kPairs>
+inline void accumulate8(const uint8_t* a, int64_t stride, const uint8_t* b, int64_t depth, Pair* acc) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  const auto widened = [&](__m256i x, __m256i y) {
+    if (kPairs) return _mm256_madd_epi16(_mm256_add_epi16(x, y), ones);
+    return _mm256_add_epi32(_mm256_madd_epi16(x, ones), _mm256_madd_epi16(y, ones));
+  };
+  for (int64_t k = 0; k < depth; ++k, a += 8, b += 128) {
+    const __m256i low0 = load(b), high0 = load(b + 32), low1 = load(b + 64), high1 = load(b + 96);
+    for (int64_t r = 0; r < R; ++r) {
+      const __m256i x0 = broadcast(a + r * stride), x1 = broadcast(a + r * stride + 4);
+      acc[r].low = _mm256_add_epi32(
+          acc[r].low, widened(_mm256_maddubs_epi16(x0, low0), _mm256_maddubs_epi16(x1, low1)));
+      acc[r].high = _mm256_add_epi32(
+          acc[r].high, widened(_mm256_maddubs_epi16(x0, high0), _mm256_maddubs_epi16(x1, high1)));
+    }
+  }
+}
+
+enum class Depth { wide, bytes, byte_pairs };
+
+template <int64_t R, Depth kDepth>
+void tile(const Product& product, int64_t panel, int64_t row) {
+  const int64_t c = panel * kPanel;
+  const uint8_t* a = product.a + row * product.a_stride;
+  const uint8_t* b = product.weights + panel * product.panel_bytes;
+  Pair acc[R];
+  for (int64_t r = 0; r < R; ++r) acc[r] = {load(product.finish.bias + c), load(product.finish.bias + c + 8)};
+  if (kDepth == Depth::wide) {
+    accumulate16<R>(a, product.a_stride, b, product.depth, acc);
+  } else {
+    accumulate8<R, kDepth == Depth::byte_pairs>(a, product.a_stride, b, product.depth, acc);
+  }
+  for (int64_t r = 0; r < R; ++r) finish_row(product.finish, product.to, row + r, c, acc[r]);
+}
+
+template <Depth kDepth>
+void multiply_panel(const Product& product, int64_t panel) {
+  int64_t row = 0;
+  for (; row + kRows <= product.rows; row += kRows) tile<kRows, kDepth>(product, panel, row);
+  switch (product.rows - row) {
+    case 3: return tile<3, kDepth>(product, panel, row);
+    case 2: return tile<2, kDepth>(product, panel, row);
+    case 1: return tile<1, kDepth>(product, panel, row);
+    default: return;
+  }
+}
+
+void multiply16(const Product& product) {
+  for (int64_t panel = 0; panel < product.panels; ++panel) multiply_panel<Depth::wide>(product, panel);
+}
+
+void multiply8(const Product& product) {
+  for (int64_t panel = 0; panel < product.panels; ++panel) {
+    if (product.pairs[panel]) {
+      multiply_panel<Depth::byte_pairs>(product, panel);
+    } else {
+      multiply_panel<Depth::bytes>(product, panel);
+    }
+  }
+}
+
+void widen8(const uint8_t* from, int64_t count, uint8_t* to) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i), _mm256_cvtepi8_epi16(bytes));
+  }
+  for (; i < count; ++i) {
+    const int16_t value = static_cast<int8_t>(from[i]);
+    __builtin_memcpy(to + 2 * i, &value, 2);
+  }
+}
+
+void copy8(const uint8_t* from, int64_t count, uint8_t* to) { __builtin_memcpy(to, from, static_cast<size_t>(count)); }
+
+void copy16(const uint8_t* from, int64_t count, uint8_t* to) {
+  __builtin_memcpy(to, from, static_cast<size_t>(2 * count));
+}
+
+// Two taps a step: their 16-bit elements are interleaved per channel, so that vpmaddwd adds their products.
+void depthwise(const DepthwisePosition& at) {
+  for (int64_t c = 0; c < at.to.channels; c += kPanel) {
+    const int64_t count = at.to.channels - c;
+    const int16_t* weights = at.weights + c * at.pairs * 2;
+    Pair acc = {load(at.finish.bias + c), load(at.finish.bias + c + 8)};
+    for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
+      const __m256i first = _mm256_cvtepi8_epi16(load_bytes(at.taps[2 * pair] + c, count));
+      const __m256i second = _mm256_cvtepi8_epi16(load_bytes(at.taps[2 * pair + 1] + c, count));
+      acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), load(weights)));
+      acc.high =
+          _mm256_add_epi32(acc.high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + kPanel)));
+    }
+    finish_row(at.finish, at.to, 0, c, acc);
+  }
+}
+
+}  // namespace
+
+const Kernels& avx2_kernels() {
+  static const Kernels kernels = {
+      {true, false, 2, 2, kOrder, multiply16, widen8},
+      {false, false, 8, 4, kOrder, multiply8, copy8},
+      {true, false, 2, 2, kOrder, multiply16, copy16},
+      {kOrder, depthwise},
+  };
+  return kernels;
+}
+
+}  // namespace bpu
+
+#endif

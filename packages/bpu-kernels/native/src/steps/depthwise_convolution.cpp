@@ -1,0 +1,80 @@
+// A position takes as many rows of channels as the kernel has taps; rows in the padding are zeros.
+#include "depthwise_convolution.h"
+
+#include <cstdlib>
+
+#include "finish_table.h"
+
+namespace bpu {
+namespace {
+
+class DepthwiseConvolution final : public Step {
+ public:
+  DepthwiseConvolution(const Convolution& given, const DepthwiseKernel& kernel, FinishTable finish)
+      : given_(given), kernel_(kernel), finish_(std::move(finish)), pairs_((given.taps() + 1) / 2) {
+    const int64_t channels = given_.out.channels(), taps = given_.taps(), panels = (channels + kPanel - 1) / kPanel;
+    zeros_.resize(static_cast<std::size_t>(channels));
+    weights_.resize(static_cast<std::size_t>(panels * kPanel * pairs_ * 2));
+    for (int64_t place = 0; place < panels * kPanel; ++place) {
+      const int64_t panel = place / kPanel, c = panel * kPanel + kernel_.order[place % kPanel];
+      for (int64_t tap = 0; c < channels && tap < taps; ++tap) {
+        const int64_t at = ((panel * pairs_ + tap / 2) * kPanel + place % kPanel) * 2 + tap % 2;
+        weights_[static_cast<std::size_t>(at)] = given_.weight[static_cast<std::size_t>(c * taps + tap)];
+      }
+    }
+  }
+
+  int64_t units() const override { return given_.out.positions(); }
+
+  int64_t grain() const override { return 1 + 16384 / (given_.out.channels() * given_.taps()); }
+
+  void run(const Frame& frame, int64_t begin, int64_t end) const override {
+    thread_local std::vector<const int8_t*> taps;
+    taps.assign(static_cast<std::size_t>(2 * pairs_), zeros_.data());
+    const auto* from = reinterpret_cast<const int8_t*>(frame.read(given_.in));
+    const Tensor &out = given_.out, &residual = given_.residual.tensor;
+    DepthwisePosition at{taps.data(), pairs_, weights_.data(), finish_.from(0), {}};
+    at.to.out_bytes = out.bytes;
+    at.to.channels = out.channels();
+    for (int64_t position = begin; position < end; ++position) {
+      const std::array<int64_t, 4> place = given_.place(position);
+      for (int64_t line = 0, tap = 0; line < given_.kernel[0] * given_.kernel[1]; ++line) {
+        const int64_t start = given_.line(place, line);
+        int64_t column = place[3] * given_.stride[2] - given_.pad[2];
+        for (int64_t j = 0; j < given_.kernel[2]; ++j, ++tap, column += given_.dilation[2]) {
+          const bool inside = start >= 0 && column >= 0 && column < given_.in.dims[3];
+          taps[static_cast<std::size_t>(tap)] = inside ? from + (start + column) * given_.in.pitch : zeros_.data();
+        }
+      }
+      at.to.out = frame.write(out) + position * out.pitch * out.bytes;
+      if (given_.residual.given) {
+        at.to.residual = reinterpret_cast<const int8_t*>(frame.read(residual)) + position * residual.pitch;
+      }
+      kernel_.run(at);
+    }
+  }
+
+ private:
+  Convolution given_;
+  DepthwiseKernel kernel_;
+  FinishTable finish_;
+  int64_t pairs_;
+  std::vector<int8_t> zeros_;
+  std::vector<int16_t> weights_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_depthwise_convolution(const Convolution& given, const Kernels& kernels) {
+  const int64_t channels = given.out.channels();
+  if (given.in.bytes != 1 || given.groups != channels || given.inputs_per_group() != 1) return nullptr;
+  std::vector<int64_t> reach(static_cast<std::size_t>(channels)), correction(reach.size());
+  for (std::size_t i = 0; i < given.weight.size(); ++i) {
+    reach[i / static_cast<std::size_t>(given.taps())] += 128 * std::abs(given.weight[i]);
+  }
+  auto finish = FinishTable::make(given.requantizer, given.residual, reach, correction, kernels.depthwise.order);
+  if (!finish) return nullptr;
+  return std::make_unique<DepthwiseConvolution>(given, kernels.depthwise, std::move(*finish));
+}
+
+}  // namespace bpu

@@ -1,0 +1,246 @@
+// The product's left operand is gathered block by block (a position's window is a row), unless the input is that operand.
+#include "gemm_convolution.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "finish_table.h"
+
+namespace bpu {
+namespace {
+
+// Bytes of a block of the left operand: it stays in the second-level cache while all panels pass by.
+constexpr int64_t kBlockBytes = 96 * 1024;
+constexpr int64_t kMostRows = 256;
+constexpr int64_t kLeastRows = 16;
+// Units that a layer should have at least, for several threads to share, and the fewest panels of one.
+constexpr int64_t kUnits = 16;
+constexpr int64_t kLeastPanels = 8;
+
+int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+// The right operand of one group: weights arranged in panels, and what finishes its columns.
+struct Columns {
+  std::vector<uint8_t> weights;
+  std::vector<uint8_t> pairs;
+  FinishTable finish;
+};
+
+class GemmConvolution final : public Step {
+ public:
+  GemmConvolution(const Convolution& given, const GemmKernel& kernel, std::vector<Columns> groups)
+      : given_(given), kernel_(kernel), groups_(std::move(groups)) {
+    given_.weight.clear();
+    depth_ = given_.taps() * given_.inputs_per_group();
+    stride_ = divide_up(depth_, kernel_.step) * kernel_.step * element();
+    panels_ = divide_up(given_.out.channels() / given_.groups, kPanel);
+    direct_ = reads_directly();
+    rows_ = std::min(std::max(kBlockBytes / stride_ / kLeastRows * kLeastRows, kLeastRows), kMostRows);
+    row_blocks_ = divide_up(given_.out.positions(), rows_);
+    column_blocks_ = std::max<int64_t>(std::min(kUnits / row_blocks_, panels_ / kLeastPanels), 1);
+  }
+
+  int64_t units() const override { return row_blocks_ * column_blocks_; }
+
+  void run(const Frame& frame, int64_t begin, int64_t end) const override {
+    thread_local std::vector<uint8_t> block;
+    for (int64_t unit = begin; unit < end;) {
+      const int64_t row = unit / column_blocks_ * rows_, rows = std::min(rows_, given_.out.positions() - row);
+      const int64_t last = std::min(end, (unit / column_blocks_ + 1) * column_blocks_);
+      const int64_t first_panel = unit % column_blocks_ * panels_ / column_blocks_;
+      const int64_t last_panel = ((last - 1) % column_blocks_ + 1) * panels_ / column_blocks_;
+      for (int64_t group = 0; group < given_.groups; ++group) {
+        Product product{};
+        product.rows = rows;
+        left_operand(frame, group, row, block, product);
+        multiply(frame, group, row, first_panel, last_panel, product);
+      }
+      unit = last;
+    }
+  }
+
+ private:
+  int64_t element() const { return kernel_.wide ? 2 : 1; }
+
+  // Whether positions of the input are rows of the left operand as they lie.
+  bool reads_directly() const {
+    const auto all = [](const std::vector<int64_t>& values, int64_t value) {
+      return std::all_of(values.begin(), values.end(), [&](int64_t each) { return each == value; });
+    };
+    return all(given_.kernel, 1) && all(given_.stride, 1) && all(given_.pad, 0) && !kernel_.offset &&
+           given_.in.bytes == element() && depth_ % kernel_.step == 0;
+  }
+
+  void left_operand(const Frame& frame, int64_t group, int64_t row, std::vector<uint8_t>& block, Product& product) const {
+    const int64_t channel = group * given_.inputs_per_group();
+    if (direct_) {
+      product.a = frame.read(given_.in) + (row * given_.in.pitch + channel) * given_.in.bytes;
+      product.a_stride = given_.in.pitch * given_.in.bytes;
+      return;
+    }
+    if (static_cast<int64_t>(block.size()) < rows_ * stride_) block.resize(static_cast<std::size_t>(rows_ * stride_));
+    for (int64_t r = 0; r < product.rows; ++r) gather(frame, row + r, channel, block.data() + r * stride_);
+    product.a = block.data();
+    product.a_stride = stride_;
+  }
+
+  // Copies the window of a position; what lies in the padding is what the kernel takes for 0.
+  void gather(const Frame& frame, int64_t position, int64_t channel, uint8_t* to) const {
+    const Tensor& in = given_.in;
+    const uint8_t* from = frame.read(in) + channel * in.bytes;
+    const int64_t channels = given_.inputs_per_group(), width = given_.kernel[2];
+    const std::array<int64_t, 4> at = given_.place(position);
+    const int64_t left = at[3] * given_.stride[2] - given_.pad[2], step = given_.dilation[2];
+    const bool dense = step == 1 && in.pitch == channels;
+    for (int64_t line = 0; line < given_.kernel[0] * given_.kernel[1]; ++line) {
+      const int64_t start = given_.line(at, line);
+      if (start < 0) {
+        pad(width * channels, to);
+      } else if (dense) {
+        const int64_t before = std::min(std::max<int64_t>(-left, 0), width);
+        const int64_t after = std::min(std::max<int64_t>(left + width - in.dims[3], 0), width - before);
+        pad(before * channels, to);
+        kernel_.convert(from + (start + left + before) * in.pitch * in.bytes, (width - before - after) * channels,
+                        to + before * channels * element());
+        pad(after * channels, to + (width - after) * channels * element());
+      } else {
+        for (int64_t j = 0; j < width; ++j) {
+          const int64_t column = left + j * step;
+          uint8_t* target = to + j * channels * element();
+          if (column < 0 || column >= in.dims[3]) {
+            pad(channels, target);
+          } else {
+            kernel_.convert(from + (start + column) * in.pitch * in.bytes, channels, target);
+          }
+        }
+      }
+      to += width * channels * element();
+    }
+    pad(stride_ / element() - depth_, to);
+  }
+
+  void pad(int64_t count, uint8_t* to) const {
+    std::memset(to, kernel_.offset ? 0x80 : 0, static_cast<std::size_t>(count * element()));
+  }
+
+  void multiply(const Frame& frame, int64_t group, int64_t row, int64_t first, int64_t last, Product& product) const {
+    const Columns& columns = groups_[static_cast<std::size_t>(group)];
+    const Tensor &out = given_.out, &residual = given_.residual.tensor;
+    const int64_t of_group = out.channels() / given_.groups, channel = group * of_group + first * kPanel;
+    product.panel_bytes = stride_ * kPanel;
+    product.weights = columns.weights.data() + first * product.panel_bytes;
+    product.panels = last - first;
+    product.depth = stride_ / element() / kernel_.step;
+    product.pairs = columns.pairs.data() + first;
+    product.finish = columns.finish.from(first);
+    product.to.out = frame.write(out) + (row * out.pitch + channel) * out.bytes;
+    product.to.out_stride = out.pitch * out.bytes;
+    product.to.out_bytes = out.bytes;
+    product.to.channels = std::min(of_group - first * kPanel, product.panels * kPanel);
+    if (given_.residual.given) {
+      product.to.residual = reinterpret_cast<const int8_t*>(frame.read(residual)) + row * residual.pitch + channel;
+      product.to.residual_stride = residual.pitch;
+    }
+    kernel_.multiply(product);
+  }
+
+  Convolution given_;
+  GemmKernel kernel_;
+  std::vector<Columns> groups_;
+  int64_t depth_, stride_, panels_, rows_, row_blocks_, column_blocks_;
+  bool direct_;
+};
+
+// The weights of one output channel, in the order of the left operand's elements.
+const int8_t* weights_of(const Convolution& given, int64_t channel) {
+  return given.weight.data() + channel * given.taps() * given.inputs_per_group();
+}
+
+// Whether 127 times the weights of one sign, over two pairs that are added in 16 bits, fits them.
+bool pairs_fit(const int8_t* weights, int64_t depth) {
+  for (int64_t k = 0; k < depth; k += 8) {
+    for (int64_t lane = 0; lane < 4; lane += 2) {
+      int32_t above = 0, below = 0;
+      for (const int64_t at : {k + lane, k + lane + 1, k + lane + 4, k + lane + 5}) {
+        if (at < depth) (weights[at] > 0 ? above : below) += weights[at];
+      }
+      if (above * 127 > 32767 || below * 127 < -32768) return false;
+    }
+  }
+  return true;
+}
+
+Requantizer part_of(const Requantizer& by, int64_t begin, int64_t end) {
+  Requantizer part = by;
+  part.before = {by.before.begin() + begin, by.before.begin() + end};
+  part.accu = {by.accu.begin() + begin, by.accu.begin() + end};
+  part.scale = {by.scale.begin() + begin, by.scale.begin() + end};
+  part.right = {by.right.begin() + begin, by.right.begin() + end};
+  return part;
+}
+
+Residual part_of(const Residual& residual, int64_t begin, int64_t end) {
+  Residual part = residual;
+  if (residual.given) {
+    part.scale = {residual.scale.begin() + begin, residual.scale.begin() + end};
+    part.shift = {residual.shift.begin() + begin, residual.shift.begin() + end};
+  }
+  return part;
+}
+
+std::optional<Columns> make_columns(const Convolution& given, const GemmKernel& kernel, int64_t group) {
+  const int64_t count = given.out.channels() / given.groups, begin = group * count;
+  const int64_t depth = given.taps() * given.inputs_per_group();
+  std::vector<int64_t> reach, correction;
+  for (int64_t c = begin; c < begin + count; ++c) {
+    int64_t sum = 0, absolute = 0;
+    for (int64_t k = 0; k < depth; ++k) {
+      sum += weights_of(given, c)[k];
+      absolute += std::abs(weights_of(given, c)[k]);
+    }
+    reach.push_back(absolute << (8 * given.in.bytes - 1));
+    correction.push_back(kernel.offset ? -128 * sum : 0);
+  }
+  auto finish = FinishTable::make(part_of(given.requantizer, begin, begin + count),
+                                  part_of(given.residual, begin, begin + count), reach, correction, kernel.order);
+  if (!finish) return std::nullopt;
+  const int64_t panels = divide_up(count, kPanel), padded = divide_up(depth, kernel.step) * kernel.step;
+  const int64_t bytes = kernel.wide ? 2 : 1;
+  Columns columns{{}, {}, std::move(*finish)};
+  columns.weights.resize(static_cast<std::size_t>(panels * kPanel * padded * bytes));
+  columns.pairs.assign(static_cast<std::size_t>(panels), 1);
+  for (int64_t place = 0; place < panels * kPanel; ++place) {
+    const int64_t panel = place / kPanel, c = panel * kPanel + kernel.order[place % kPanel];
+    if (c >= count) continue;
+    const int8_t* weights = weights_of(given, begin + c);
+    uint8_t* to = columns.weights.data() + panel * kPanel * padded * bytes;
+    for (int64_t k = 0; k < depth; ++k) {
+      const int64_t at = k / kernel.quad * kernel.quad * kPanel + place % kPanel * kernel.quad + k % kernel.quad;
+      const int16_t value = weights[k];
+      if (kernel.wide) {
+        std::memcpy(to + 2 * at, &value, 2);
+      } else {
+        to[at] = static_cast<uint8_t>(value);
+      }
+    }
+    if (!pairs_fit(weights, depth)) columns.pairs[static_cast<std::size_t>(panel)] = 0;
+  }
+  return columns;
+}
+
+}  // namespace
+
+std::unique_ptr<Step> make_gemm_convolution(const Convolution& given, const Kernels& kernels) {
+  if (given.in.bytes > 2) return nullptr;
+  const GemmKernel& kernel = given.in.bytes == 2 ? kernels.int16 : given.positive ? kernels.positive : kernels.int8;
+  std::vector<Columns> groups;
+  for (int64_t group = 0; group < given.groups; ++group) {
+    auto columns = make_columns(given, kernel, group);
+    if (!columns) return nullptr;
+    groups.push_back(std::move(*columns));
+  }
+  return std::make_unique<GemmConvolution>(given, kernel, std::move(groups));
+}
+
+}  // namespace bpu
