@@ -50,7 +50,10 @@ struct Product {
   int64_t panel_bytes;
   int64_t panels;
   int64_t depth;           // in steps of the kernel
-  const uint8_t* pairs;    // per panel: whether sums of two products of pairs stay within 16 bits
+  // Kernels that take two quads a step may visit the steps of a panel in any order: `visits` has, per panel and step,
+  // the offset in a row of the left operand, and `paired` how many come first with sums that fit 16 bits.
+  const int32_t* visits;
+  const int32_t* paired;
   Finish finish;
   Rows to;
 };
@@ -70,7 +73,8 @@ struct GemmKernel {
 struct DepthwisePosition {
   const int8_t* const* taps;  // an even number of rows of channels; those in the padding are zeros
   int64_t pairs;
-  const int16_t* weights;  // panel, pair of taps, channel, tap of the pair
+  const int16_t* weights;  // panel, pair of taps, channel in the kernel's order, tap of the pair
+  const int8_t* positive_weights;  // the same in natural order; null where an input may be negative
   Finish finish;
   Rows to;
 };

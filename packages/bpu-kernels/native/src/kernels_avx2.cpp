@@ -13,7 +13,11 @@ namespace {
 constexpr int8_t kOrder[kPanel] = {0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15};
 
 // Rows of a tile: with two vectors a row, weights and accumulators fill the 16 registers.
-constexpr int64_t kRows = 4;
+constexpr int64_t kRows8 = 4;
+constexpr int64_t kRows16 = 6;
+
+// Rows of a tile are unrolled early, so that their sums stay in registers.
+#define BPU_UNROLL _Pragma("GCC unroll 8")
 
 struct Pair {
   __m256i low, high;
@@ -88,7 +92,7 @@ template <int64_t R>
 inline void accumulate16(const uint8_t* a, int64_t stride, const uint8_t* b, int64_t depth, Pair* acc) {
   for (int64_t k = 0; k < depth; ++k, a += 4, b += 64) {
     const __m256i low = load(b), high = load(b + 32);
-    for (int64_t r = 0; r < R; ++r) {
+    BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
       const __m256i x = broadcast(a + r * stride);
       acc[r].low = _mm256_add_epi32(acc[r].low, _mm256_madd_epi16(x, low));
       acc[r].high = _mm256_add_epi32(acc[r].high, _mm256_madd_epi16(x, high));
@@ -98,65 +102,52 @@ inline void accumulate16(const uint8_t* a, int64_t stride, const uint8_t* b, int
 
 // One step is two quads of bytes: 8 products a lane. Where both quads' sums of pairs fit 16 bits together, one
 // vpmaddwd widens them both.
-template <int64_t R, bool kPairs>
-inline void accumulate8(const uint8_t* a, int64_t stride, const uint8_t* b, int64_t depth, Pair* acc) {
+template <int64_t R, bool kPaired>
+inline void accumulate8(const uint8_t* a, int64_t stride, const uint8_t* b, const int32_t* visits, int64_t steps,
+                        Pair* acc) {
   const __m256i ones = _mm256_set1_epi16(1);
   const auto widened = [&](__m256i x, __m256i y) {
-    if (kPairs) return _mm256_madd_epi16(_mm256_add_epi16(x, y), ones);
+    if (kPaired) return _mm256_madd_epi16(_mm256_add_epi16(x, y), ones);
     return _mm256_add_epi32(_mm256_madd_epi16(x, ones), _mm256_madd_epi16(y, ones));
   };
-  for (int64_t k = 0; k < depth; ++k, a += 8, b += 128) {
+  for (int64_t k = 0; k < steps; ++k, b += 128) {
+    const uint8_t* from = a + visits[k];
     const __m256i low0 = load(b), high0 = load(b + 32), low1 = load(b + 64), high1 = load(b + 96);
-    for (int64_t r = 0; r < R; ++r) {
-      const __m256i x0 = broadcast(a + r * stride), x1 = broadcast(a + r * stride + 4);
-      acc[r].low = _mm256_add_epi32(
-          acc[r].low, widened(_mm256_maddubs_epi16(x0, low0), _mm256_maddubs_epi16(x1, low1)));
-      acc[r].high = _mm256_add_epi32(
-          acc[r].high, widened(_mm256_maddubs_epi16(x0, high0), _mm256_maddubs_epi16(x1, high1)));
+    BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
+      const __m256i x0 = broadcast(from + r * stride), x1 = broadcast(from + r * stride + 4);
+      const __m256i low = widened(_mm256_maddubs_epi16(x0, low0), _mm256_maddubs_epi16(x1, low1));
+      acc[r].low = _mm256_add_epi32(acc[r].low, low);
+      const __m256i high = widened(_mm256_maddubs_epi16(x0, high0), _mm256_maddubs_epi16(x1, high1));
+      acc[r].high = _mm256_add_epi32(acc[r].high, high);
     }
   }
 }
 
-enum class Depth { wide, bytes, byte_pairs };
-
-template <int64_t R, Depth kDepth>
+template <int64_t R, bool kWide>
 void tile(const Product& product, int64_t panel, int64_t row) {
   const int64_t c = panel * kPanel;
   const uint8_t* a = product.a + row * product.a_stride;
   const uint8_t* b = product.weights + panel * product.panel_bytes;
   Pair acc[R];
-  for (int64_t r = 0; r < R; ++r) acc[r] = {load(product.finish.bias + c), load(product.finish.bias + c + 8)};
-  if (kDepth == Depth::wide) {
+  BPU_UNROLL for (int64_t r = 0; r < R; ++r) acc[r] = {load(product.finish.bias + c), load(product.finish.bias + c + 8)};
+  if (kWide) {
     accumulate16<R>(a, product.a_stride, b, product.depth, acc);
   } else {
-    accumulate8<R, kDepth == Depth::byte_pairs>(a, product.a_stride, b, product.depth, acc);
+    const int32_t* visits = product.visits + panel * product.depth;
+    const int64_t paired = product.paired[panel];
+    accumulate8<R, true>(a, product.a_stride, b, visits, paired, acc);
+    accumulate8<R, false>(a, product.a_stride, b + paired * 128, visits + paired, product.depth - paired, acc);
   }
-  for (int64_t r = 0; r < R; ++r) finish_row(product.finish, product.to, row + r, c, acc[r]);
+  BPU_UNROLL for (int64_t r = 0; r < R; ++r) finish_row(product.finish, product.to, row + r, c, acc[r]);
 }
 
-template <Depth kDepth>
-void multiply_panel(const Product& product, int64_t panel) {
-  int64_t row = 0;
-  for (; row + kRows <= product.rows; row += kRows) tile<kRows, kDepth>(product, panel, row);
-  switch (product.rows - row) {
-    case 3: return tile<3, kDepth>(product, panel, row);
-    case 2: return tile<2, kDepth>(product, panel, row);
-    case 1: return tile<1, kDepth>(product, panel, row);
-    default: return;
-  }
-}
-
-void multiply16(const Product& product) {
-  for (int64_t panel = 0; panel < product.panels; ++panel) multiply_panel<Depth::wide>(product, panel);
-}
-
-void multiply8(const Product& product) {
+template <int64_t kRows, bool kWide>
+void multiply(const Product& product) {
   for (int64_t panel = 0; panel < product.panels; ++panel) {
-    if (product.pairs[panel]) {
-      multiply_panel<Depth::byte_pairs>(product, panel);
-    } else {
-      multiply_panel<Depth::bytes>(product, panel);
-    }
+    int64_t row = 0;
+    for (; row + kRows <= product.rows; row += kRows) tile<kRows, kWide>(product, panel, row);
+    for (; row + 2 <= product.rows; row += 2) tile<2, kWide>(product, panel, row);
+    if (row < product.rows) tile<1, kWide>(product, panel, row);
   }
 }
 
@@ -165,6 +156,16 @@ void widen8(const uint8_t* from, int64_t count, uint8_t* to) {
   for (; i + 16 <= count; i += 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i), _mm256_cvtepi8_epi16(bytes));
+  }
+  if (i < count && count >= 16) {  // the last ones once more
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + count - 16));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * (count - 16)), _mm256_cvtepi8_epi16(bytes));
+    return;
+  }
+  if (count - i >= 8) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + i));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * i), _mm_cvtepi8_epi16(bytes));
+    i += 8;
   }
   for (; i < count; ++i) {
     const int16_t value = static_cast<int8_t>(from[i]);
@@ -179,29 +180,71 @@ void copy16(const uint8_t* from, int64_t count, uint8_t* to) {
 }
 
 // Two taps a step: their 16-bit elements are interleaved per channel, so that vpmaddwd adds their products.
-void depthwise(const DepthwisePosition& at) {
-  for (int64_t c = 0; c < at.to.channels; c += kPanel) {
-    const int64_t count = at.to.channels - c;
-    const int16_t* weights = at.weights + c * at.pairs * 2;
-    Pair acc = {load(at.finish.bias + c), load(at.finish.bias + c + 8)};
-    for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
-      const __m256i first = _mm256_cvtepi8_epi16(load_bytes(at.taps[2 * pair] + c, count));
-      const __m256i second = _mm256_cvtepi8_epi16(load_bytes(at.taps[2 * pair + 1] + c, count));
-      acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), load(weights)));
-      acc.high =
-          _mm256_add_epi32(acc.high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + kPanel)));
-    }
-    finish_row(at.finish, at.to, 0, c, acc);
+inline void depthwise_panel(const DepthwisePosition& at, int64_t c, int64_t count) {
+  const int16_t* weights = at.weights + c * at.pairs * 2;
+  Pair acc = {load(at.finish.bias + c), load(at.finish.bias + c + 8)};
+  for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
+    const __m256i first = _mm256_cvtepi8_epi16(load_bytes(at.taps[2 * pair] + c, count));
+    const __m256i second = _mm256_cvtepi8_epi16(load_bytes(at.taps[2 * pair + 1] + c, count));
+    acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), load(weights)));
+    acc.high = _mm256_add_epi32(acc.high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + kPanel)));
   }
+  finish_row(at.finish, at.to, 0, c, acc);
+}
+
+inline __m256i load_halves(const int8_t* low, const int8_t* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_bytes(low, kPanel)), load_bytes(high, kPanel), 1);
+}
+
+// Two panels of an input without negative values: the bytes of two taps are interleaved, vpmaddubsw adds their
+// products, and the sums of two such pairs are interleaved in turn for vpmaddwd to add.
+inline void depthwise_panels(const DepthwisePosition& at, int64_t c) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  const int8_t* first = at.positive_weights + c * at.pairs * 2;
+  const int8_t* second = first + kPanel * at.pairs * 2;
+  __m256i acc[4] = {};  // channels 0-3 16-19, 4-7 20-23, 8-11 24-27, 12-15 28-31
+  for (int64_t pair = 0; pair < at.pairs; pair += 2) {
+    __m256i sums[2][2] = {};
+    BPU_UNROLL for (int64_t i = 0; i < 2; ++i) {
+      if (pair + i == at.pairs) break;
+      const __m256i x = load(at.taps[2 * (pair + i)] + c), y = load(at.taps[2 * (pair + i) + 1] + c);
+      const int64_t weights = (pair + i) * 2 * kPanel;
+      sums[i][0] = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(x, y), load_halves(first + weights, second + weights));
+      sums[i][1] = _mm256_maddubs_epi16(_mm256_unpackhi_epi8(x, y),
+                                        load_halves(first + weights + kPanel, second + weights + kPanel));
+    }
+    BPU_UNROLL for (int64_t half = 0; half < 2; ++half) {
+      const __m256i low = _mm256_unpacklo_epi16(sums[0][half], sums[1][half]);
+      const __m256i high = _mm256_unpackhi_epi16(sums[0][half], sums[1][half]);
+      acc[2 * half] = _mm256_add_epi32(acc[2 * half], _mm256_madd_epi16(low, ones));
+      acc[2 * half + 1] = _mm256_add_epi32(acc[2 * half + 1], _mm256_madd_epi16(high, ones));
+    }
+  }
+  const auto biased = [&](__m256i sum, int64_t channel) { return _mm256_add_epi32(sum, load(at.finish.bias + channel)); };
+  const Pair lower = {biased(_mm256_permute2x128_si256(acc[0], acc[2], 0x20), c),
+                      biased(_mm256_permute2x128_si256(acc[1], acc[3], 0x20), c + 8)};
+  const Pair upper = {biased(_mm256_permute2x128_si256(acc[0], acc[2], 0x31), c + kPanel),
+                      biased(_mm256_permute2x128_si256(acc[1], acc[3], 0x31), c + kPanel + 8)};
+  finish_row(at.finish, at.to, 0, c, lower);
+  finish_row(at.finish, at.to, 0, c + kPanel, upper);
+}
+
+void depthwise(const DepthwisePosition& at) {
+  int64_t c = 0;
+  if (at.positive_weights != nullptr) {
+    for (; c + 2 * kPanel <= at.to.channels; c += 2 * kPanel) depthwise_panels(at, c);
+  }
+  for (; c + kPanel <= at.to.channels; c += kPanel) depthwise_panel(at, c, kPanel);
+  if (c < at.to.channels) depthwise_panel(at, c, at.to.channels - c);
 }
 
 }  // namespace
 
 const Kernels& avx2_kernels() {
   static const Kernels kernels = {
-      {true, false, 2, 2, kOrder, multiply16, widen8},
-      {false, false, 8, 4, kOrder, multiply8, copy8},
-      {true, false, 2, 2, kOrder, multiply16, copy16},
+      {true, false, 2, 2, kOrder, multiply<kRows16, true>, widen8},
+      {false, false, 8, 4, kOrder, multiply<kRows8, false>, copy8},
+      {true, false, 2, 2, kOrder, multiply<kRows16, true>, copy16},
       {kOrder, depthwise},
   };
   return kernels;

@@ -15,6 +15,9 @@ constexpr int8_t kNatural[kPanel] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1
 constexpr int64_t kRows = 8;
 constexpr int64_t kPanels = 2;
 
+// Rows of a tile are unrolled early, so that their sums stay in registers.
+#define BPU_UNROLL _Pragma("GCC unroll 8")
+
 inline __m512i load(const void* from) { return _mm512_loadu_si512(from); }
 
 inline __m256i load16(const int16_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
@@ -61,21 +64,23 @@ void tile(const Product& product, int64_t panel, int64_t row) {
   const uint8_t* b = product.weights + panel * product.panel_bytes;
   const int64_t stride = product.a_stride, apart = product.panel_bytes;
   __m512i acc[R][P];
-  for (int64_t r = 0; r < R; ++r) {
-    for (int64_t p = 0; p < P; ++p) acc[r][p] = load(product.finish.bias + (panel + p) * kPanel);
+  BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
+    BPU_UNROLL for (int64_t p = 0; p < P; ++p) acc[r][p] = load(product.finish.bias + (panel + p) * kPanel);
   }
   for (int64_t k = 0; k < product.depth; ++k, a += 4, b += 64) {
     __m512i weights[P];
-    for (int64_t p = 0; p < P; ++p) weights[p] = load(b + p * apart);
-    for (int64_t r = 0; r < R; ++r) {
+    BPU_UNROLL for (int64_t p = 0; p < P; ++p) weights[p] = load(b + p * apart);
+    BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
       const __m512i x = broadcast(a + r * stride);
-      for (int64_t p = 0; p < P; ++p) {
+      BPU_UNROLL for (int64_t p = 0; p < P; ++p) {
         acc[r][p] = kWide ? _mm512_dpwssd_epi32(acc[r][p], x, weights[p]) : _mm512_dpbusd_epi32(acc[r][p], x, weights[p]);
       }
     }
   }
-  for (int64_t r = 0; r < R; ++r) {
-    for (int64_t p = 0; p < P; ++p) finish_row(product.finish, product.to, row + r, (panel + p) * kPanel, acc[r][p]);
+  BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
+    BPU_UNROLL for (int64_t p = 0; p < P; ++p) {
+      finish_row(product.finish, product.to, row + r, (panel + p) * kPanel, acc[r][p]);
+    }
   }
 }
 

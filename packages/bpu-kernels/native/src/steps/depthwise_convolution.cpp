@@ -15,52 +15,87 @@ class DepthwiseConvolution final : public Step {
     const int64_t channels = given_.out.channels(), taps = given_.taps(), panels = (channels + kPanel - 1) / kPanel;
     zeros_.resize(static_cast<std::size_t>(channels));
     weights_.resize(static_cast<std::size_t>(panels * kPanel * pairs_ * 2));
+    positive_.resize(given_.positive ? weights_.size() : 0);
     for (int64_t place = 0; place < panels * kPanel; ++place) {
       const int64_t panel = place / kPanel, c = panel * kPanel + kernel_.order[place % kPanel];
       for (int64_t tap = 0; c < channels && tap < taps; ++tap) {
         const int64_t at = ((panel * pairs_ + tap / 2) * kPanel + place % kPanel) * 2 + tap % 2;
         weights_[static_cast<std::size_t>(at)] = given_.weight[static_cast<std::size_t>(c * taps + tap)];
+        const int64_t natural = at + (c % kPanel - place % kPanel) * 2;
+        if (given_.positive) positive_[static_cast<std::size_t>(natural)] = given_.weight[static_cast<std::size_t>(c * taps + tap)];
       }
     }
   }
 
-  int64_t units() const override { return given_.out.positions(); }
+  // A unit is a line of the output.
+  int64_t units() const override { return given_.out.positions() / given_.out.dims[3]; }
 
-  int64_t grain() const override { return 1 + 16384 / (given_.out.channels() * given_.taps()); }
+  int64_t grain() const override { return 1 + 16384 / (given_.out.dims[3] * given_.out.channels() * given_.taps()); }
 
   void run(const Frame& frame, int64_t begin, int64_t end) const override {
     thread_local std::vector<const int8_t*> taps;
     taps.assign(static_cast<std::size_t>(2 * pairs_), zeros_.data());
-    const auto* from = reinterpret_cast<const int8_t*>(frame.read(given_.in));
-    const Tensor &out = given_.out, &residual = given_.residual.tensor;
-    DepthwisePosition at{taps.data(), pairs_, weights_.data(), finish_.from(0), {}};
+    const Tensor& out = given_.out;
+    DepthwisePosition at{taps.data(), pairs_, weights_.data(), given_.positive ? positive_.data() : nullptr,
+                         finish_.from(0), {}};
     at.to.out_bytes = out.bytes;
     at.to.channels = out.channels();
-    for (int64_t position = begin; position < end; ++position) {
-      const std::array<int64_t, 4> place = given_.place(position);
-      for (int64_t line = 0, tap = 0; line < given_.kernel[0] * given_.kernel[1]; ++line) {
-        const int64_t start = given_.line(place, line);
-        int64_t column = place[3] * given_.stride[2] - given_.pad[2];
-        for (int64_t j = 0; j < given_.kernel[2]; ++j, ++tap, column += given_.dilation[2]) {
-          const bool inside = start >= 0 && column >= 0 && column < given_.in.dims[3];
-          taps[static_cast<std::size_t>(tap)] = inside ? from + (start + column) * given_.in.pitch : zeros_.data();
-        }
-      }
-      at.to.out = frame.write(out) + position * out.pitch * out.bytes;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t first = unit * out.dims[3];
+      at.to.out = frame.write(out) + first * out.pitch * out.bytes;
       if (given_.residual.given) {
-        at.to.residual = reinterpret_cast<const int8_t*>(frame.read(residual)) + position * residual.pitch;
+        at.to.residual =
+            reinterpret_cast<const int8_t*>(frame.read(given_.residual.tensor)) + first * given_.residual.tensor.pitch;
       }
-      kernel_.run(at);
+      run_line(frame, first, taps, at);
     }
   }
 
  private:
+  // Columns whose window lies inside the line: there every tap only moves on.
+  void run_line(const Frame& frame, int64_t first, std::vector<const int8_t*>& taps, DepthwisePosition& at) const {
+    const auto* from = reinterpret_cast<const int8_t*>(frame.read(given_.in));
+    const std::array<int64_t, 4> place = given_.place(first);
+    const int64_t reach = (given_.kernel[2] - 1) * given_.dilation[2], width = given_.in.dims[3];
+    bool follows = false;
+    for (int64_t x = 0; x < given_.out.dims[3]; ++x) {
+      const int64_t left = x * given_.stride[2] - given_.pad[2];
+      const bool inside = left >= 0 && left + reach < width;
+      if (follows && inside) {
+        for (int64_t tap = 0; tap < given_.taps(); ++tap) {
+          const int8_t*& row = taps[static_cast<std::size_t>(tap)];
+          if (row != zeros_.data()) row += given_.stride[2] * given_.in.pitch;
+        }
+      } else {
+        find_taps(from, place, left, taps);
+      }
+      follows = inside;
+      kernel_.run(at);
+      at.to.out += given_.out.pitch * given_.out.bytes;
+      if (given_.residual.given) at.to.residual += given_.residual.tensor.pitch;
+    }
+  }
+
+  void find_taps(const int8_t* from, const std::array<int64_t, 4>& place, int64_t left,
+                 std::vector<const int8_t*>& taps) const {
+    std::size_t tap = 0;
+    for (int64_t line = 0; line < given_.kernel[0] * given_.kernel[1]; ++line) {
+      const int64_t start = given_.line(place, line);
+      for (int64_t j = 0; j < given_.kernel[2]; ++j, ++tap) {
+        const int64_t column = left + j * given_.dilation[2];
+        const bool inside = start >= 0 && column >= 0 && column < given_.in.dims[3];
+        taps[tap] = inside ? from + (start + column) * given_.in.pitch : zeros_.data();
+      }
+    }
+  }
+
   Convolution given_;
   DepthwiseKernel kernel_;
   FinishTable finish_;
   int64_t pairs_;
   std::vector<int8_t> zeros_;
   std::vector<int16_t> weights_;
+  std::vector<int8_t> positive_;  // weights again, for kernels that make use of inputs without negative values
 };
 
 }  // namespace

@@ -23,7 +23,7 @@ int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 // The right operand of one group: weights arranged in panels, and what finishes its columns.
 struct Columns {
   std::vector<uint8_t> weights;
-  std::vector<uint8_t> pairs;
+  std::vector<int32_t> visits, paired;
   FinishTable finish;
 };
 
@@ -35,7 +35,9 @@ class GemmConvolution final : public Step {
     depth_ = given_.taps() * given_.inputs_per_group();
     stride_ = divide_up(depth_, kernel_.step) * kernel_.step * element();
     panels_ = divide_up(given_.out.channels() / given_.groups, kPanel);
-    direct_ = reads_directly();
+    is_pointwise_ = is_pointwise();
+    // Positions of the input are rows of the left operand as they lie.
+    is_direct_ = is_pointwise_ && !kernel_.offset && given_.in.bytes == element() && depth_ % kernel_.step == 0;
     rows_ = std::min(std::max(kBlockBytes / stride_ / kLeastRows * kLeastRows, kLeastRows), kMostRows);
     row_blocks_ = divide_up(given_.out.positions(), rows_);
     column_blocks_ = std::max<int64_t>(std::min(kUnits / row_blocks_, panels_ / kLeastPanels), 1);
@@ -63,65 +65,79 @@ class GemmConvolution final : public Step {
  private:
   int64_t element() const { return kernel_.wide ? 2 : 1; }
 
-  // Whether positions of the input are rows of the left operand as they lie.
-  bool reads_directly() const {
+  bool is_pointwise() const {
     const auto all = [](const std::vector<int64_t>& values, int64_t value) {
       return std::all_of(values.begin(), values.end(), [&](int64_t each) { return each == value; });
     };
-    return all(given_.kernel, 1) && all(given_.stride, 1) && all(given_.pad, 0) && !kernel_.offset &&
-           given_.in.bytes == element() && depth_ % kernel_.step == 0;
+    return all(given_.kernel, 1) && all(given_.stride, 1) && all(given_.pad, 0);
   }
 
   void left_operand(const Frame& frame, int64_t group, int64_t row, std::vector<uint8_t>& block, Product& product) const {
     const int64_t channel = group * given_.inputs_per_group();
-    if (direct_) {
+    if (is_direct_) {
       product.a = frame.read(given_.in) + (row * given_.in.pitch + channel) * given_.in.bytes;
       product.a_stride = given_.in.pitch * given_.in.bytes;
       return;
     }
     if (static_cast<int64_t>(block.size()) < rows_ * stride_) block.resize(static_cast<std::size_t>(rows_ * stride_));
-    for (int64_t r = 0; r < product.rows; ++r) gather(frame, row + r, channel, block.data() + r * stride_);
     product.a = block.data();
     product.a_stride = stride_;
+    if (is_pointwise_ && given_.in.pitch == depth_ && stride_ == depth_ * element()) {
+      kernel_.convert(frame.read(given_.in) + row * depth_ * given_.in.bytes, product.rows * depth_, block.data());
+      return;
+    }
+    std::array<int64_t, 4> at = given_.place(row);
+    for (int64_t r = 0; r < product.rows; ++r) {
+      gather(frame, at, channel, block.data() + r * stride_);
+      for (std::size_t axis = 4; axis-- > 0 && ++at[axis] == given_.out.dims[axis];) at[axis] = 0;
+    }
   }
 
   // Copies the window of a position; what lies in the padding is what the kernel takes for 0.
-  void gather(const Frame& frame, int64_t position, int64_t channel, uint8_t* to) const {
+  void gather(const Frame& frame, const std::array<int64_t, 4>& at, int64_t channel, uint8_t* to) const {
     const Tensor& in = given_.in;
-    const uint8_t* from = frame.read(in) + channel * in.bytes;
-    const int64_t channels = given_.inputs_per_group(), width = given_.kernel[2];
-    const std::array<int64_t, 4> at = given_.place(position);
-    const int64_t left = at[3] * given_.stride[2] - given_.pad[2], step = given_.dilation[2];
-    const bool dense = step == 1 && in.pitch == channels;
-    for (int64_t line = 0; line < given_.kernel[0] * given_.kernel[1]; ++line) {
-      const int64_t start = given_.line(at, line);
-      if (start < 0) {
-        pad(width * channels, to);
-      } else if (dense) {
-        const int64_t before = std::min(std::max<int64_t>(-left, 0), width);
-        const int64_t after = std::min(std::max<int64_t>(left + width - in.dims[3], 0), width - before);
-        pad(before * channels, to);
-        kernel_.convert(from + (start + left + before) * in.pitch * in.bytes, (width - before - after) * channels,
-                        to + before * channels * element());
-        pad(after * channels, to + (width - after) * channels * element());
-      } else {
-        for (int64_t j = 0; j < width; ++j) {
-          const int64_t column = left + j * step;
-          uint8_t* target = to + j * channels * element();
-          if (column < 0 || column >= in.dims[3]) {
-            pad(channels, target);
-          } else {
-            kernel_.convert(from + (start + column) * in.pitch * in.bytes, channels, target);
-          }
+    const int64_t channels = given_.inputs_per_group(), width = given_.kernel[2], line = width * channels * element();
+    const uint8_t* image = frame.read(in) + (at[0] * in.dims[1] * in.dims[2] * in.dims[3] * in.pitch + channel) * in.bytes;
+    for (int64_t i = 0; i < given_.kernel[0]; ++i) {
+      const int64_t plane = at[1] * given_.stride[0] - given_.pad[0] + i * given_.dilation[0];
+      for (int64_t j = 0; j < given_.kernel[1]; ++j, to += line) {
+        const int64_t row = at[2] * given_.stride[1] - given_.pad[1] + j * given_.dilation[1];
+        if (plane < 0 || plane >= in.dims[1] || row < 0 || row >= in.dims[2]) {
+          pad(width * channels, to);
+        } else {
+          gather_line(image + (plane * in.dims[2] + row) * in.dims[3] * in.pitch * in.bytes,
+                      at[3] * given_.stride[2] - given_.pad[2], to);
         }
       }
-      to += width * channels * element();
     }
     pad(stride_ / element() - depth_, to);
   }
 
+  // Copies one line of a window that begins at column `left`; `from` is the line's column 0.
+  void gather_line(const uint8_t* from, int64_t left, uint8_t* to) const {
+    const int64_t channels = given_.inputs_per_group(), width = given_.kernel[2], step = given_.dilation[2];
+    const int64_t column_bytes = given_.in.pitch * given_.in.bytes, columns = given_.in.dims[3];
+    if (step == 1 && given_.in.pitch == channels) {
+      const int64_t before = std::min(std::max<int64_t>(-left, 0), width);
+      const int64_t after = std::min(std::max<int64_t>(left + width - columns, 0), width - before);
+      pad(before * channels, to);
+      kernel_.convert(from + (left + before) * column_bytes, (width - before - after) * channels,
+                      to + before * channels * element());
+      pad(after * channels, to + (width - after) * channels * element());
+      return;
+    }
+    for (int64_t j = 0; j < width; ++j, to += channels * element()) {
+      const int64_t column = left + j * step;
+      if (column < 0 || column >= columns) {
+        pad(channels, to);
+      } else {
+        kernel_.convert(from + column * column_bytes, channels, to);
+      }
+    }
+  }
+
   void pad(int64_t count, uint8_t* to) const {
-    std::memset(to, kernel_.offset ? 0x80 : 0, static_cast<std::size_t>(count * element()));
+    if (count > 0) std::memset(to, kernel_.offset ? 0x80 : 0, static_cast<std::size_t>(count * element()));
   }
 
   void multiply(const Frame& frame, int64_t group, int64_t row, int64_t first, int64_t last, Product& product) const {
@@ -132,7 +148,8 @@ class GemmConvolution final : public Step {
     product.weights = columns.weights.data() + first * product.panel_bytes;
     product.panels = last - first;
     product.depth = stride_ / element() / kernel_.step;
-    product.pairs = columns.pairs.data() + first;
+    product.visits = columns.visits.data() + first * product.depth;
+    product.paired = columns.paired.data() + first;
     product.finish = columns.finish.from(first);
     product.to.out = frame.write(out) + (row * out.pitch + channel) * out.bytes;
     product.to.out_stride = out.pitch * out.bytes;
@@ -149,7 +166,7 @@ class GemmConvolution final : public Step {
   GemmKernel kernel_;
   std::vector<Columns> groups_;
   int64_t depth_, stride_, panels_, rows_, row_blocks_, column_blocks_;
-  bool direct_;
+  bool is_pointwise_, is_direct_;
 };
 
 // The weights of one output channel, in the order of the left operand's elements.
@@ -157,16 +174,14 @@ const int8_t* weights_of(const Convolution& given, int64_t channel) {
   return given.weight.data() + channel * given.taps() * given.inputs_per_group();
 }
 
-// Whether 127 times the weights of one sign, over two pairs that are added in 16 bits, fits them.
-bool pairs_fit(const int8_t* weights, int64_t depth) {
-  for (int64_t k = 0; k < depth; k += 8) {
-    for (int64_t lane = 0; lane < 4; lane += 2) {
-      int32_t above = 0, below = 0;
-      for (const int64_t at : {k + lane, k + lane + 1, k + lane + 4, k + lane + 5}) {
-        if (at < depth) (weights[at] > 0 ? above : below) += weights[at];
-      }
-      if (above * 127 > 32767 || below * 127 < -32768) return false;
+// Whether 127 times the weights of one sign, over the two pairs of a step that are added in 16 bits, fits them.
+bool is_paired(const int8_t* weights, int64_t depth, int64_t step) {
+  for (int64_t k = step * 8; k < step * 8 + 4; k += 2) {
+    int32_t above = 0, below = 0;
+    for (const int64_t at : {k, k + 1, k + 4, k + 5}) {
+      if (at < depth) (weights[at] > 0 ? above : below) += weights[at];
     }
+    if (above * 127 > 32767 || below * 127 < -32768) return false;
   }
   return true;
 }
@@ -189,6 +204,21 @@ Residual part_of(const Residual& residual, int64_t begin, int64_t end) {
   return part;
 }
 
+// Writes the weights of one step of a panel: quad by quad, in each place by place. Returns where the next step goes.
+uint8_t* arrange_step(const int8_t* const* rows, int64_t depth, int64_t step, const GemmKernel& kernel, uint8_t* to) {
+  for (int64_t quad = step * kernel.step; quad < (step + 1) * kernel.step; quad += kernel.quad) {
+    for (int64_t place = 0; place < kPanel; ++place) {
+      for (int64_t k = quad; k < quad + kernel.quad; ++k) {
+        const int8_t byte = rows[place] != nullptr && k < depth ? rows[place][k] : int8_t{0};
+        const int16_t value = byte;
+        std::memcpy(to, kernel.wide ? static_cast<const void*>(&value) : static_cast<const void*>(&byte), kernel.wide ? 2 : 1);
+        to += kernel.wide ? 2 : 1;
+      }
+    }
+  }
+  return to;
+}
+
 std::optional<Columns> make_columns(const Convolution& given, const GemmKernel& kernel, int64_t group) {
   const int64_t count = given.out.channels() / given.groups, begin = group * count;
   const int64_t depth = given.taps() * given.inputs_per_group();
@@ -205,26 +235,30 @@ std::optional<Columns> make_columns(const Convolution& given, const GemmKernel& 
   auto finish = FinishTable::make(part_of(given.requantizer, begin, begin + count),
                                   part_of(given.residual, begin, begin + count), reach, correction, kernel.order);
   if (!finish) return std::nullopt;
-  const int64_t panels = divide_up(count, kPanel), padded = divide_up(depth, kernel.step) * kernel.step;
-  const int64_t bytes = kernel.wide ? 2 : 1;
-  Columns columns{{}, {}, std::move(*finish)};
-  columns.weights.resize(static_cast<std::size_t>(panels * kPanel * padded * bytes));
-  columns.pairs.assign(static_cast<std::size_t>(panels), 1);
-  for (int64_t place = 0; place < panels * kPanel; ++place) {
-    const int64_t panel = place / kPanel, c = panel * kPanel + kernel.order[place % kPanel];
-    if (c >= count) continue;
-    const int8_t* weights = weights_of(given, begin + c);
-    uint8_t* to = columns.weights.data() + panel * kPanel * padded * bytes;
-    for (int64_t k = 0; k < depth; ++k) {
-      const int64_t at = k / kernel.quad * kernel.quad * kPanel + place % kPanel * kernel.quad + k % kernel.quad;
-      const int16_t value = weights[k];
-      if (kernel.wide) {
-        std::memcpy(to + 2 * at, &value, 2);
-      } else {
-        to[at] = static_cast<uint8_t>(value);
-      }
+  const int64_t panels = divide_up(count, kPanel), steps = divide_up(depth, kernel.step);
+  const int64_t panel_bytes = steps * kernel.step * kPanel * (kernel.wide ? 2 : 1);
+  Columns columns{{}, {}, {}, std::move(*finish)};
+  columns.weights.resize(static_cast<std::size_t>(panels * panel_bytes));
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int8_t* rows[kPanel] = {};  // the weights at every place of the panel; null beyond the last channel
+    for (int64_t place = 0; place < kPanel; ++place) {
+      const int64_t c = panel * kPanel + kernel.order[place];
+      if (c < count) rows[place] = weights_of(given, begin + c);
     }
-    if (!pairs_fit(weights, depth)) columns.pairs[static_cast<std::size_t>(panel)] = 0;
+    std::vector<int64_t> order;
+    for (int64_t step = 0; step < steps; ++step) order.push_back(step);
+    auto middle = order.begin();
+    if (kernel.step == 8) {
+      middle = std::stable_partition(order.begin(), order.end(), [&](int64_t step) {
+        return std::all_of(rows, rows + kPanel, [&](const int8_t* row) { return !row || is_paired(row, depth, step); });
+      });
+    }
+    columns.paired.push_back(static_cast<int32_t>(middle - order.begin()));
+    uint8_t* to = columns.weights.data() + panel * panel_bytes;
+    for (const int64_t step : order) {
+      columns.visits.push_back(static_cast<int32_t>(step * kernel.step));
+      to = arrange_step(rows, depth, step, kernel, to);
+    }
   }
   return columns;
 }
