@@ -84,7 +84,7 @@ def onnx_model(network: Network, batch: int, size: int, *, signed: bool) -> byte
 
     constant("bottom", np.asarray(bottom, dtype))
     constant("middle", np.asarray(middle, dtype))
-    constant("weight_zero", np.asarray(0, np.int8))
+
     for layer in network.layers:
         name = layer.name
         if isinstance(layer, Conv):
@@ -102,7 +102,7 @@ def onnx_model(network: Network, batch: int, size: int, *, signed: bool) -> byte
                         zero[layer.read],
                         constant(f"{name}_w", weight),
                         constant(f"{name}_s", multipliers(layer).astype(np.float32)),
-                        "weight_zero" if False else constant(f"{name}_z", np.zeros(len(weight), np.int8)),
+                        constant(f"{name}_z", np.zeros(len(weight), np.int8)),
                         "one",
                         zero[summed],
                         constant(f"{name}_b", np.zeros(len(weight), np.int32)),

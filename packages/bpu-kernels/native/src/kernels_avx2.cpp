@@ -13,8 +13,7 @@ namespace {
 constexpr int8_t kOrder[kPanel] = {0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15};
 
 // Rows of a tile: with two vectors a row, weights and accumulators fill the 16 registers.
-constexpr int64_t kRows8 = 4;
-constexpr int64_t kRows16 = 6;
+constexpr int64_t kRows = 4;
 
 // Rows of a tile are unrolled early, so that their sums stay in registers.
 #define BPU_UNROLL _Pragma("GCC unroll 8")
@@ -43,7 +42,7 @@ inline __m128i load_bytes(const int8_t* from, int64_t count) {
 inline void add_residual(const Finish& by, const int8_t* residual, int64_t c, int64_t count, Pair& acc) {
   const __m128i bytes = _mm_shuffle_epi32(load_bytes(residual, count), 0xD8);
   __m256i terms[2] = {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
-  for (int64_t i = 0; i < 2; ++i) {
+  BPU_UNROLL for (int64_t i = 0; i < 2; ++i) {
     const int64_t at = c + 8 * i;
     terms[i] = _mm256_madd_epi16(terms[i], load(by.residual_scale + at));
     terms[i] = _mm256_srav_epi32(_mm256_sllv_epi32(terms[i], load(by.residual_left + at)), load(by.residual_right + at));
@@ -52,29 +51,31 @@ inline void add_residual(const Finish& by, const int8_t* residual, int64_t c, in
   acc.high = _mm256_add_epi32(acc.high, terms[1]);
 }
 
-// (1) and (3) up to the last saturation; 16 channels in order.
-inline __m256i requantize(const Finish& by, int64_t c, Pair acc) {
-  const __m256i low = _mm256_srav_epi32(acc.low, load(by.accu + c));
-  const __m256i high = _mm256_srav_epi32(acc.high, load(by.accu + c + 8));
-  const __m256i middle = _mm256_packs_epi32(low, high);
-  const __m256i scale = load(by.scale + c);
-  const __m256i upper = _mm256_mulhi_epi16(middle, scale);
-  __m256i y;
-  if (by.is_short[c / kPanel]) {
-    y = _mm256_mulhi_epi16(_mm256_add_epi16(upper, load(by.nudge + c)), load(by.factor + c));
-  } else {
-    const __m256i lower = _mm256_mullo_epi16(middle, scale);
-    const __m256i first = _mm256_add_epi32(_mm256_unpacklo_epi16(lower, upper), load(by.half + c));
-    const __m256i second = _mm256_add_epi32(_mm256_unpackhi_epi16(lower, upper), load(by.half + c + 8));
-    y = _mm256_packs_epi32(_mm256_srav_epi32(first, load(by.right + c)), _mm256_srav_epi32(second, load(by.right + c + 8)));
+// (1) up to the last saturation; y has 16 channels in order.
+template <int64_t R>
+inline void requantize(const Finish& by, int64_t c, const Pair* acc, __m256i* y) {
+  const __m256i accu_low = load(by.accu + c), accu_high = load(by.accu + c + 8), scale = load(by.scale + c);
+  BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
+    y[r] = _mm256_packs_epi32(_mm256_srav_epi32(acc[r].low, accu_low), _mm256_srav_epi32(acc[r].high, accu_high));
   }
-  return by.relu ? _mm256_max_epi16(y, _mm256_setzero_si256()) : y;
+  if (by.is_short[c / kPanel]) {
+    const __m256i nudge = load(by.nudge + c), factor = load(by.factor + c);
+    BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
+      y[r] = _mm256_mulhi_epi16(_mm256_add_epi16(_mm256_mulhi_epi16(y[r], scale), nudge), factor);
+    }
+    return;
+  }
+  const __m256i half_low = load(by.half + c), half_high = load(by.half + c + 8);
+  const __m256i right_low = load(by.right + c), right_high = load(by.right + c + 8);
+  BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
+    const __m256i lower = _mm256_mullo_epi16(y[r], scale), upper = _mm256_mulhi_epi16(y[r], scale);
+    const __m256i first = _mm256_add_epi32(_mm256_unpacklo_epi16(lower, upper), half_low);
+    const __m256i second = _mm256_add_epi32(_mm256_unpackhi_epi16(lower, upper), half_high);
+    y[r] = _mm256_packs_epi32(_mm256_srav_epi32(first, right_low), _mm256_srav_epi32(second, right_high));
+  }
 }
 
-inline void finish_row(const Finish& by, const Rows& to, int64_t row, int64_t c, Pair acc) {
-  const int64_t count = to.channels - c;
-  if (to.residual != nullptr) add_residual(by, to.residual + row * to.residual_stride + c, c, count, acc);
-  const __m256i y = requantize(by, c, acc);
+inline void store_row(const Rows& to, int64_t row, int64_t c, int64_t count, __m256i y) {
   uint8_t* out = to.out + row * to.out_stride + c * to.out_bytes;
   alignas(32) uint8_t padded[2 * kPanel];
   uint8_t* at = count >= kPanel ? out : padded;
@@ -85,6 +86,23 @@ inline void finish_row(const Finish& by, const Rows& to, int64_t row, int64_t c,
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), y);
   }
   if (count < kPanel) __builtin_memcpy(out, padded, static_cast<size_t>(count * to.out_bytes));
+}
+
+// Turns accumulators of R rows and the panel at channel c into outputs.
+template <int64_t R>
+inline void finish_rows(const Finish& by, const Rows& to, int64_t row, int64_t c, Pair* acc) {
+  const int64_t count = to.channels - c;
+  if (to.residual != nullptr) {
+    BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
+      add_residual(by, to.residual + (row + r) * to.residual_stride + c, c, count, acc[r]);
+    }
+  }
+  __m256i y[R];
+  requantize<R>(by, c, acc, y);
+  if (by.relu) {
+    BPU_UNROLL for (int64_t r = 0; r < R; ++r) y[r] = _mm256_max_epi16(y[r], _mm256_setzero_si256());
+  }
+  BPU_UNROLL for (int64_t r = 0; r < R; ++r) store_row(to, row + r, c, count, y[r]);
 }
 
 // One step is a pair of 16-bit elements: 2 products a lane.
@@ -138,10 +156,10 @@ void tile(const Product& product, int64_t panel, int64_t row) {
     accumulate8<R, true>(a, product.a_stride, b, visits, paired, acc);
     accumulate8<R, false>(a, product.a_stride, b + paired * 128, visits + paired, product.depth - paired, acc);
   }
-  BPU_UNROLL for (int64_t r = 0; r < R; ++r) finish_row(product.finish, product.to, row + r, c, acc[r]);
+  finish_rows<R>(product.finish, product.to, row, c, acc);
 }
 
-template <int64_t kRows, bool kWide>
+template <bool kWide>
 void multiply(const Product& product) {
   for (int64_t panel = 0; panel < product.panels; ++panel) {
     int64_t row = 0;
@@ -189,7 +207,7 @@ inline void depthwise_panel(const DepthwisePosition& at, int64_t c, int64_t coun
     acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), load(weights)));
     acc.high = _mm256_add_epi32(acc.high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + kPanel)));
   }
-  finish_row(at.finish, at.to, 0, c, acc);
+  finish_rows<1>(at.finish, at.to, 0, c, &acc);
 }
 
 inline __m256i load_halves(const int8_t* low, const int8_t* high) {
@@ -197,16 +215,19 @@ inline __m256i load_halves(const int8_t* low, const int8_t* high) {
 }
 
 // Two panels of an input without negative values: the bytes of two taps are interleaved, vpmaddubsw adds their
-// products, and the sums of two such pairs are interleaved in turn for vpmaddwd to add.
+// products, and the sums of two such pairs are interleaved in turn for vpmaddwd to add. kPairs: their number where it is
+// known, otherwise 0.
+template <int64_t kPairs>
 inline void depthwise_panels(const DepthwisePosition& at, int64_t c) {
+  const int64_t pairs = kPairs ? kPairs : at.pairs;
   const __m256i ones = _mm256_set1_epi16(1);
-  const int8_t* first = at.positive_weights + c * at.pairs * 2;
-  const int8_t* second = first + kPanel * at.pairs * 2;
+  const int8_t* first = at.positive_weights + c * pairs * 2;
+  const int8_t* second = first + kPanel * pairs * 2;
   __m256i acc[4] = {};  // channels 0-3 16-19, 4-7 20-23, 8-11 24-27, 12-15 28-31
-  for (int64_t pair = 0; pair < at.pairs; pair += 2) {
+  BPU_UNROLL for (int64_t pair = 0; pair < pairs; pair += 2) {
     __m256i sums[2][2] = {};
     BPU_UNROLL for (int64_t i = 0; i < 2; ++i) {
-      if (pair + i == at.pairs) break;
+      if (pair + i == pairs) break;
       const __m256i x = load(at.taps[2 * (pair + i)] + c), y = load(at.taps[2 * (pair + i) + 1] + c);
       const int64_t weights = (pair + i) * 2 * kPanel;
       sums[i][0] = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(x, y), load_halves(first + weights, second + weights));
@@ -221,18 +242,19 @@ inline void depthwise_panels(const DepthwisePosition& at, int64_t c) {
     }
   }
   const auto biased = [&](__m256i sum, int64_t channel) { return _mm256_add_epi32(sum, load(at.finish.bias + channel)); };
-  const Pair lower = {biased(_mm256_permute2x128_si256(acc[0], acc[2], 0x20), c),
+  Pair lower = {biased(_mm256_permute2x128_si256(acc[0], acc[2], 0x20), c),
                       biased(_mm256_permute2x128_si256(acc[1], acc[3], 0x20), c + 8)};
-  const Pair upper = {biased(_mm256_permute2x128_si256(acc[0], acc[2], 0x31), c + kPanel),
+  Pair upper = {biased(_mm256_permute2x128_si256(acc[0], acc[2], 0x31), c + kPanel),
                       biased(_mm256_permute2x128_si256(acc[1], acc[3], 0x31), c + kPanel + 8)};
-  finish_row(at.finish, at.to, 0, c, lower);
-  finish_row(at.finish, at.to, 0, c + kPanel, upper);
+  finish_rows<1>(at.finish, at.to, 0, c, &lower);
+  finish_rows<1>(at.finish, at.to, 0, c + kPanel, &upper);
 }
 
-void depthwise(const DepthwisePosition& at) {
+void depthwise(const DepthwisePosition& given) {
+  const DepthwisePosition at = given;  // a copy, which no store can change
   int64_t c = 0;
   if (at.positive_weights != nullptr) {
-    for (; c + 2 * kPanel <= at.to.channels; c += 2 * kPanel) depthwise_panels(at, c);
+    for (; c + 2 * kPanel <= at.to.channels; c += 2 * kPanel) at.pairs == 5 ? depthwise_panels<5>(at, c) : depthwise_panels<0>(at, c);
   }
   for (; c + kPanel <= at.to.channels; c += kPanel) depthwise_panel(at, c, kPanel);
   if (c < at.to.channels) depthwise_panel(at, c, at.to.channels - c);
@@ -242,9 +264,9 @@ void depthwise(const DepthwisePosition& at) {
 
 const Kernels& avx2_kernels() {
   static const Kernels kernels = {
-      {true, false, 2, 2, kOrder, multiply<kRows16, true>, widen8},
-      {false, false, 8, 4, kOrder, multiply<kRows8, false>, copy8},
-      {true, false, 2, 2, kOrder, multiply<kRows16, true>, copy16},
+      {true, false, 2, 2, kOrder, multiply<true>, widen8},
+      {false, false, 8, 4, kOrder, multiply<false>, copy8},
+      {true, false, 2, 2, kOrder, multiply<true>, copy16},
       {kOrder, depthwise},
   };
   return kernels;

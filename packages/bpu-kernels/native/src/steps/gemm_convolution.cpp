@@ -18,6 +18,10 @@ constexpr int64_t kLeastRows = 16;
 constexpr int64_t kUnits = 16;
 constexpr int64_t kLeastPanels = 8;
 
+// Lines of a window of at most so many bytes are copied in chunks of a vector.
+constexpr int64_t kShortLine = 64;
+constexpr int64_t kChunk = 16;
+
 int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
 // The right operand of one group: weights arranged in panels, and what finishes its columns.
@@ -38,6 +42,8 @@ class GemmConvolution final : public Step {
     is_pointwise_ = is_pointwise();
     // Positions of the input are rows of the left operand as they lie.
     is_direct_ = is_pointwise_ && !kernel_.offset && given_.in.bytes == element() && depth_ % kernel_.step == 0;
+    has_short_lines_ = given_.kernel[2] > 1 && given_.kernel[2] * given_.in.channels() * element() <= kShortLine &&
+                       given_.dilation[2] == 1 && given_.groups == 1 && given_.in.pitch == given_.in.channels();
     rows_ = std::min(std::max(kBlockBytes / stride_ / kLeastRows * kLeastRows, kLeastRows), kMostRows);
     row_blocks_ = divide_up(given_.out.positions(), rows_);
     column_blocks_ = std::max<int64_t>(std::min(kUnits / row_blocks_, panels_ / kLeastPanels), 1);
@@ -79,7 +85,7 @@ class GemmConvolution final : public Step {
       product.a_stride = given_.in.pitch * given_.in.bytes;
       return;
     }
-    if (static_cast<int64_t>(block.size()) < rows_ * stride_) block.resize(static_cast<std::size_t>(rows_ * stride_));
+    block.resize(std::max(block.size(), static_cast<std::size_t>(rows_ * stride_ + kChunk)));
     product.a = block.data();
     product.a_stride = stride_;
     if (is_pointwise_ && given_.in.pitch == depth_ && stride_ == depth_ * element()) {
@@ -87,9 +93,45 @@ class GemmConvolution final : public Step {
       return;
     }
     std::array<int64_t, 4> at = given_.place(row);
-    for (int64_t r = 0; r < product.rows; ++r) {
-      gather(frame, at, channel, block.data() + r * stride_);
+    for (int64_t r = 0; r < product.rows;) {
+      const int64_t count = has_short_lines_ ? std::min(given_.out.dims[3] - at[3], product.rows - r) : 1;
+      if (has_short_lines_) {
+        gather_short(frame, at, count, block.data() + r * stride_);
+      } else {
+        gather(frame, at, channel, block.data() + r * stride_);
+      }
+      r += count;
+      at[3] += count - 1;
       for (std::size_t axis = 4; axis-- > 0 && ++at[axis] == given_.out.dims[axis];) at[axis] = 0;
+    }
+  }
+
+  // Copies the windows of positions along a line, where lines of a window are so short that converting each by itself
+  // takes longer than converting lines of the input first. Every copy is of whole chunks: what it writes behind its end
+  // the next one writes over, or meets weights of 0.
+  void gather_short(const Frame& frame, const std::array<int64_t, 4>& at, int64_t count, uint8_t* to) const {
+    thread_local std::vector<uint8_t> converted;
+    const Tensor& in = given_.in;
+    const int64_t lines = given_.kernel[0] * given_.kernel[1], position = given_.in.channels() * element();
+    const int64_t columns = (count - 1) * given_.stride[2] + given_.kernel[2], line_bytes = columns * position;
+    converted.resize(std::max(converted.size(), static_cast<std::size_t>(lines * line_bytes + kChunk)));
+    for (int64_t line = 0; line < lines; ++line) {
+      const int64_t start = given_.line(at, line);
+      if (start < 0) {
+        pad(columns * in.channels(), converted.data() + line * line_bytes);
+      } else {
+        gather_line(frame.read(in) + start * in.pitch * in.bytes, at[3] * given_.stride[2] - given_.pad[2], columns,
+                    converted.data() + line * line_bytes);
+      }
+    }
+    const int64_t width = given_.kernel[2] * position;
+    for (int64_t x = 0; x < count; ++x, to += stride_) {
+      const uint8_t* source = converted.data() + x * given_.stride[2] * position;
+      for (int64_t line = 0; line < lines; ++line, source += line_bytes) {
+        for (int64_t byte = 0; byte < width; byte += kChunk) {
+          std::memcpy(to + line * width + byte, source + byte, static_cast<std::size_t>(kChunk));
+        }
+      }
     }
   }
 
@@ -106,16 +148,16 @@ class GemmConvolution final : public Step {
           pad(width * channels, to);
         } else {
           gather_line(image + (plane * in.dims[2] + row) * in.dims[3] * in.pitch * in.bytes,
-                      at[3] * given_.stride[2] - given_.pad[2], to);
+                      at[3] * given_.stride[2] - given_.pad[2], given_.kernel[2], to);
         }
       }
     }
     pad(stride_ / element() - depth_, to);
   }
 
-  // Copies one line of a window that begins at column `left`; `from` is the line's column 0.
-  void gather_line(const uint8_t* from, int64_t left, uint8_t* to) const {
-    const int64_t channels = given_.inputs_per_group(), width = given_.kernel[2], step = given_.dilation[2];
+  // Copies so many columns of a line from column `left` on; `from` is the line's column 0.
+  void gather_line(const uint8_t* from, int64_t left, int64_t width, uint8_t* to) const {
+    const int64_t channels = given_.inputs_per_group(), step = given_.dilation[2];
     const int64_t column_bytes = given_.in.pitch * given_.in.bytes, columns = given_.in.dims[3];
     if (step == 1 && given_.in.pitch == channels) {
       const int64_t before = std::min(std::max<int64_t>(-left, 0), width);
@@ -166,7 +208,7 @@ class GemmConvolution final : public Step {
   GemmKernel kernel_;
   std::vector<Columns> groups_;
   int64_t depth_, stride_, panels_, rows_, row_blocks_, column_blocks_;
-  bool is_pointwise_, is_direct_;
+  bool is_pointwise_, is_direct_, has_short_lines_;
 };
 
 // The weights of one output channel, in the order of the left operand's elements.
