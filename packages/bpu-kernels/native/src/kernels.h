@@ -69,9 +69,11 @@ struct GemmKernel {
   void (*convert)(const uint8_t* from, int64_t count, uint8_t* to);  // input elements to those of the left operand
 };
 
-// One position of a depthwise convolution of int8.
-struct DepthwisePosition {
-  const int8_t* const* taps;  // an even number of rows of channels; those in the padding are zeros
+// Positions along a line of a depthwise convolution of int8.
+struct DepthwiseLine {
+  int64_t positions;
+  const int8_t** taps;      // an even number of rows of channels for the first position; moved on for the others
+  const int64_t* advances;  // by so many bytes each
   int64_t pairs;
   const int16_t* weights;  // panel, pair of taps, channel in the kernel's order, tap of the pair
   const int8_t* positive_weights;  // the same in natural order; null where an input may be negative
@@ -81,7 +83,7 @@ struct DepthwisePosition {
 
 struct DepthwiseKernel {
   const int8_t* order;
-  void (*run)(const DepthwisePosition&);
+  void (*run)(const DepthwiseLine&);
 };
 
 // The kernels of an instruction set; those of a lesser one where it has none of its own.

@@ -198,7 +198,7 @@ void copy16(const uint8_t* from, int64_t count, uint8_t* to) {
 }
 
 // Two taps a step: their 16-bit elements are interleaved per channel, so that vpmaddwd adds their products.
-inline void depthwise_panel(const DepthwisePosition& at, int64_t c, int64_t count) {
+inline void depthwise_panel(const DepthwiseLine& at, int64_t position, int64_t c, int64_t count) {
   const int16_t* weights = at.weights + c * at.pairs * 2;
   Pair acc = {load(at.finish.bias + c), load(at.finish.bias + c + 8)};
   for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
@@ -207,7 +207,7 @@ inline void depthwise_panel(const DepthwisePosition& at, int64_t c, int64_t coun
     acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), load(weights)));
     acc.high = _mm256_add_epi32(acc.high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + kPanel)));
   }
-  finish_rows<1>(at.finish, at.to, 0, c, &acc);
+  finish_rows<1>(at.finish, at.to, position, c, &acc);
 }
 
 inline __m256i load_halves(const int8_t* low, const int8_t* high) {
@@ -218,7 +218,7 @@ inline __m256i load_halves(const int8_t* low, const int8_t* high) {
 // products, and the sums of two such pairs are interleaved in turn for vpmaddwd to add. kPairs: their number where it is
 // known, otherwise 0.
 template <int64_t kPairs>
-inline void depthwise_panels(const DepthwisePosition& at, int64_t c) {
+inline void depthwise_panels(const DepthwiseLine& at, int64_t position, int64_t c) {
   const int64_t pairs = kPairs ? kPairs : at.pairs;
   const __m256i ones = _mm256_set1_epi16(1);
   const int8_t* first = at.positive_weights + c * pairs * 2;
@@ -246,18 +246,23 @@ inline void depthwise_panels(const DepthwisePosition& at, int64_t c) {
                       biased(_mm256_permute2x128_si256(acc[1], acc[3], 0x20), c + 8)};
   Pair upper = {biased(_mm256_permute2x128_si256(acc[0], acc[2], 0x31), c + kPanel),
                       biased(_mm256_permute2x128_si256(acc[1], acc[3], 0x31), c + kPanel + 8)};
-  finish_rows<1>(at.finish, at.to, 0, c, &lower);
-  finish_rows<1>(at.finish, at.to, 0, c + kPanel, &upper);
+  finish_rows<1>(at.finish, at.to, position, c, &lower);
+  finish_rows<1>(at.finish, at.to, position, c + kPanel, &upper);
 }
 
-void depthwise(const DepthwisePosition& given) {
-  const DepthwisePosition at = given;  // a copy, which no store can change
-  int64_t c = 0;
-  if (at.positive_weights != nullptr) {
-    for (; c + 2 * kPanel <= at.to.channels; c += 2 * kPanel) at.pairs == 5 ? depthwise_panels<5>(at, c) : depthwise_panels<0>(at, c);
+void depthwise(const DepthwiseLine& given) {
+  const DepthwiseLine at = given;  // a copy, which no store can change
+  for (int64_t position = 0; position < at.positions; ++position) {
+    int64_t c = 0;
+    if (at.positive_weights != nullptr && at.pairs == 5) {  // 3 x 3
+      for (; c + 2 * kPanel <= at.to.channels; c += 2 * kPanel) depthwise_panels<5>(at, position, c);
+    } else if (at.positive_weights != nullptr) {
+      for (; c + 2 * kPanel <= at.to.channels; c += 2 * kPanel) depthwise_panels<0>(at, position, c);
+    }
+    for (; c + kPanel <= at.to.channels; c += kPanel) depthwise_panel(at, position, c, kPanel);
+    if (c < at.to.channels) depthwise_panel(at, position, c, at.to.channels - c);
+    for (int64_t tap = 0; tap < 2 * at.pairs; ++tap) at.taps[tap] += at.advances[tap];
   }
-  for (; c + kPanel <= at.to.channels; c += kPanel) depthwise_panel(at, c, kPanel);
-  if (c < at.to.channels) depthwise_panel(at, c, at.to.channels - c);
 }
 
 }  // namespace

@@ -118,19 +118,25 @@ void copy16(const uint8_t* from, int64_t count, uint8_t* to) {
 }
 
 // Two taps a step: their 16-bit elements are interleaved per channel, so that vpdpwssd adds their products.
-void depthwise(const DepthwisePosition& at) {
-  for (int64_t c = 0; c < at.to.channels; c += kPanel) {
-    const int64_t count = at.to.channels - c;
-    const auto mask = static_cast<__mmask16>(count >= kPanel ? 0xFFFF : (1 << count) - 1);
-    const int16_t* weights = at.weights + c * at.pairs * 2;
-    __m512i acc = load(at.finish.bias + c);
-    for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
-      const __m128i first = _mm_maskz_loadu_epi8(mask, at.taps[2 * pair] + c);
-      const __m128i second = _mm_maskz_loadu_epi8(mask, at.taps[2 * pair + 1] + c);
-      const __m256i both = _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second));
-      acc = _mm512_dpwssd_epi32(acc, _mm512_cvtepi8_epi16(both), load(weights));
-    }
-    finish_row(at.finish, at.to, 0, c, acc);
+inline void depthwise_panel(const DepthwiseLine& at, int64_t position, int64_t c) {
+  const int64_t count = at.to.channels - c;
+  const auto mask = static_cast<__mmask16>(count >= kPanel ? 0xFFFF : (1 << count) - 1);
+  const int16_t* weights = at.weights + c * at.pairs * 2;
+  __m512i acc = load(at.finish.bias + c);
+  for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
+    const __m128i first = _mm_maskz_loadu_epi8(mask, at.taps[2 * pair] + c);
+    const __m128i second = _mm_maskz_loadu_epi8(mask, at.taps[2 * pair + 1] + c);
+    const __m256i both = _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second));
+    acc = _mm512_dpwssd_epi32(acc, _mm512_cvtepi8_epi16(both), load(weights));
+  }
+  finish_row(at.finish, at.to, position, c, acc);
+}
+
+void depthwise(const DepthwiseLine& given) {
+  const DepthwiseLine at = given;  // a copy, which no store can change
+  for (int64_t position = 0; position < at.positions; ++position) {
+    for (int64_t c = 0; c < at.to.channels; c += kPanel) depthwise_panel(at, position, c);
+    for (int64_t tap = 0; tap < 2 * at.pairs; ++tap) at.taps[tap] += at.advances[tap];
   }
 }
 

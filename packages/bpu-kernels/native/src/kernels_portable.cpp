@@ -65,17 +65,22 @@ void copy16(const uint8_t* from, int64_t count, uint8_t* to) {
   std::memcpy(to, from, static_cast<std::size_t>(2 * count));
 }
 
-void depthwise(const DepthwisePosition& at) {
-  for (int64_t c = 0; c < at.to.channels; c += kPanel) {
-    const int64_t count = std::min(kPanel, at.to.channels - c);
-    const int16_t* weights = at.weights + c * at.pairs * 2;
-    int32_t acc[kPanel];
-    std::memcpy(acc, at.finish.bias + c, sizeof acc);
-    for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
-      const int8_t *first = at.taps[2 * pair] + c, *second = at.taps[2 * pair + 1] + c;
-      for (int64_t i = 0; i < count; ++i) acc[i] += first[i] * weights[2 * i] + second[i] * weights[2 * i + 1];
-    }
-    finish_row(at.finish, at.to, 0, c, acc);
+void depthwise_panel(const DepthwiseLine& at, int64_t position, int64_t c) {
+  const int64_t count = std::min(kPanel, at.to.channels - c);
+  const int16_t* weights = at.weights + c * at.pairs * 2;
+  int32_t acc[kPanel];
+  std::memcpy(acc, at.finish.bias + c, sizeof acc);
+  for (int64_t pair = 0; pair < at.pairs; ++pair, weights += 2 * kPanel) {
+    const int8_t *first = at.taps[2 * pair] + c, *second = at.taps[2 * pair + 1] + c;
+    for (int64_t i = 0; i < count; ++i) acc[i] += first[i] * weights[2 * i] + second[i] * weights[2 * i + 1];
+  }
+  finish_row(at.finish, at.to, position, c, acc);
+}
+
+void depthwise(const DepthwiseLine& at) {
+  for (int64_t position = 0; position < at.positions; ++position) {
+    for (int64_t c = 0; c < at.to.channels; c += kPanel) depthwise_panel(at, position, c);
+    for (int64_t tap = 0; tap < 2 * at.pairs; ++tap) at.taps[tap] += at.advances[tap];
   }
 }
 

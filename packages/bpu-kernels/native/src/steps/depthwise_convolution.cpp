@@ -1,6 +1,7 @@
 // A position takes as many rows of channels as the kernel has taps; rows in the padding are zeros.
 #include "depthwise_convolution.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "finish_table.h"
@@ -34,45 +35,46 @@ class DepthwiseConvolution final : public Step {
 
   void run(const Frame& frame, int64_t begin, int64_t end) const override {
     thread_local std::vector<const int8_t*> taps;
+    thread_local std::vector<int64_t> advances;
     taps.assign(static_cast<std::size_t>(2 * pairs_), zeros_.data());
-    const Tensor& out = given_.out;
-    DepthwisePosition at{taps.data(), pairs_, weights_.data(), given_.positive ? positive_.data() : nullptr,
-                         finish_.from(0), {}};
-    at.to.out_bytes = out.bytes;
-    at.to.channels = out.channels();
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t first = unit * out.dims[3];
-      at.to.out = frame.write(out) + first * out.pitch * out.bytes;
-      if (given_.residual.given) {
-        at.to.residual =
-            reinterpret_cast<const int8_t*>(frame.read(given_.residual.tensor)) + first * given_.residual.tensor.pitch;
-      }
-      run_line(frame, first, taps, at);
-    }
+    advances.assign(taps.size(), 0);
+    DepthwiseLine at{};
+    at.taps = taps.data();
+    at.advances = advances.data();
+    at.pairs = pairs_;
+    at.weights = weights_.data();
+    at.positive_weights = given_.positive ? positive_.data() : nullptr;
+    at.finish = finish_.from(0);
+    at.to.out_stride = given_.out.pitch * given_.out.bytes;
+    at.to.out_bytes = given_.out.bytes;
+    at.to.channels = given_.out.channels();
+    at.to.residual_stride = given_.residual.tensor.pitch;
+    for (int64_t unit = begin; unit < end; ++unit) run_line(frame, unit * given_.out.dims[3], taps, advances, at);
   }
 
  private:
-  // Columns whose window lies inside the line: there every tap only moves on.
-  void run_line(const Frame& frame, int64_t first, std::vector<const int8_t*>& taps, DepthwisePosition& at) const {
+  // Columns whose window lies inside the line go together: there every tap just moves on.
+  void run_line(const Frame& frame, int64_t first, std::vector<const int8_t*>& taps, std::vector<int64_t>& advances,
+                DepthwiseLine& at) const {
     const auto* from = reinterpret_cast<const int8_t*>(frame.read(given_.in));
     const std::array<int64_t, 4> place = given_.place(first);
-    const int64_t reach = (given_.kernel[2] - 1) * given_.dilation[2], width = given_.in.dims[3];
-    bool follows = false;
-    for (int64_t x = 0; x < given_.out.dims[3]; ++x) {
-      const int64_t left = x * given_.stride[2] - given_.pad[2];
-      const bool inside = left >= 0 && left + reach < width;
-      if (follows && inside) {
-        for (int64_t tap = 0; tap < given_.taps(); ++tap) {
-          const int8_t*& row = taps[static_cast<std::size_t>(tap)];
-          if (row != zeros_.data()) row += given_.stride[2] * given_.in.pitch;
-        }
-      } else {
-        find_taps(from, place, left, taps);
+    const int64_t stride = given_.stride[2], pad = given_.pad[2], width = given_.in.dims[3], columns = given_.out.dims[3];
+    const int64_t reach = (given_.kernel[2] - 1) * given_.dilation[2];
+    const int64_t inside = std::min((pad + stride - 1) / stride, columns);
+    const int64_t outside = std::max(inside, std::min((width - 1 - reach + pad) / stride + 1, columns));
+    for (int64_t x = 0; x < columns; x += at.positions) {
+      find_taps(from, place, x * stride - pad, taps);
+      at.positions = x == inside && outside > inside ? outside - inside : 1;
+      for (std::size_t tap = 0; tap < taps.size(); ++tap) {
+        advances[tap] = taps[tap] == zeros_.data() ? 0 : stride * given_.in.pitch;
       }
-      follows = inside;
+      const int64_t position = first + x;
+      at.to.out = frame.write(given_.out) + position * at.to.out_stride;
+      if (given_.residual.given) {
+        at.to.residual =
+            reinterpret_cast<const int8_t*>(frame.read(given_.residual.tensor)) + position * at.to.residual_stride;
+      }
       kernel_.run(at);
-      at.to.out += given_.out.pitch * given_.out.bytes;
-      if (given_.residual.given) at.to.residual += given_.residual.tensor.pitch;
     }
   }
 
@@ -87,6 +89,7 @@ class DepthwiseConvolution final : public Step {
         taps[tap] = inside ? from + (start + column) * given_.in.pitch : zeros_.data();
       }
     }
+    for (; tap < taps.size(); ++tap) taps[tap] = zeros_.data();
   }
 
   Convolution given_;
