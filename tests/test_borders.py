@@ -20,7 +20,7 @@ BORDERS: dict[str, tuple[str, set[str]]] = {
     "qat-nn": ("bpu_qat_nn", {"torch", "numpy", "bpu_kernels", "bpu_fx_fusion", "bpu_qconfig"}),
     "deploy-tools": (
         "bpu_deploy_tools",
-        {"torch", "numpy", "bpu_kernels", "bpu_fx_fusion", "bpu_qconfig", "bpu_qat_nn"},
+        {"torch", "numpy", "rich", "typer", "bpu_kernels", "bpu_fx_fusion", "bpu_qconfig", "bpu_qat_nn"},
     ),
     "horizon-compat": (
         "horizon_plugin_pytorch",
@@ -29,7 +29,11 @@ BORDERS: dict[str, tuple[str, set[str]]] = {
 }
 """Folder -> (import name, what it may import besides itself and the standard library)."""
 
-EXTRAS = {("bpu-kernels", "torch_ops"): {"torch"}}
+EXTRAS = {
+    ("bpu-kernels", "torch_ops"): {"torch"},
+    ("deploy-tools", "hbdk"): {"hbdk"},  # the vendor's, for the worker process alone
+    ("deploy-tools", "onnx"): {"onnx"},
+}
 """(Folder, sub-package) -> what that part alone may import on top; an extra of the distribution."""
 
 DISTRIBUTIONS = {"bpu_fx_fusion": "bpu-fx-fusion", "bpu_kernels": "bpu-kernels", "bpu_qconfig": "bpu-qconfig"}
@@ -61,8 +65,7 @@ def test_package_declares_what_it_imports(folder: str) -> None:
     declared = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in project["dependencies"]}
     found = {each for path in (ROOT / folder / "src").rglob("*.py") for each in imported(path)}
     found -= {name, *sys.stdlib_module_names}
-    if folder == "bpu-kernels":
-        found -= {"torch"}  # the extra
+    found -= set().union(*(names for (package, _), names in EXTRAS.items() if package == folder))
     assert {DISTRIBUTIONS.get(each, each) for each in found} <= declared
     siblings = [r for r in project["dependencies"] if r.startswith("bpu-")]
     assert all(re.search(r">=.*,<", requirement) for requirement in siblings), "siblings need both bounds"

@@ -74,6 +74,7 @@ def test_every_operator_can_be_shown(name: str) -> None:
     for seed in range(10):
         kernel, inputs = random_case(name, march, np.random.default_rng(seed))
         builder = ProgramBuilder(march)
+        builder.input("unread", (1, 1), "qint8", 1.0)
         values = [builder.input(f"x{i}", x.shape, quant_dtype(x.dtype), 1.0) for i, x in enumerate(inputs)]
         builder.output(builder.add(kernel, *values, name="layer", scale=1.0), "out")
         assert f"\n{name} " in show(builder.build())

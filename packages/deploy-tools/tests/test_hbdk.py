@@ -10,16 +10,18 @@ import pytest
 import bpu_kernels
 from bpu_deploy_tools import lower
 from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, Toolkit, find_toolkit, simulate
-from bpu_deploy_tools.hbdk.hbir import BUILD, plan
+from bpu_deploy_tools.hbdk.hbir import plan
+from bpu_deploy_tools.hbdk.layers import BUILD
 from bpu_deploy_tools.layout import channels_last
-from bpu_kernels import KERNELS, Program, ProgramBuilder
+from bpu_kernels import KERNELS, Program, ProgramBuilder, quant_dtype
 from bpu_kernels.march import March, march_row
+from bpu_kernels.ops.constant import Constant
 from bpu_kernels.testing import assert_integers_equal, random_case
 from bpu_qat_nn import convert_fx
 from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
 from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig, march_scope
 
-WITHOUT_OPERATOR = ("reinterpret",)
+WITHOUT_OPERATOR = ("constant", "reinterpret")
 """Kernels for which nothing runs; a model of them alone is none for the tools."""
 
 OPERATORS = [
@@ -56,6 +58,20 @@ def test_simulator_gives_the_integers_of_the_operator(name: str, march: March, t
             continue  # a case for which nothing runs, such as joining one tensor
         got = simulate(program, inputs, toolkit=toolkit, limits=Limits(seconds=120, memory_gib=8))["y"]
         assert_integers_equal(got, bpu_kernels.run(program, inputs)["y"], what=f"{name}, seed {seed}")
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize("march", list(March), ids=str)
+def test_simulator_takes_constants_as_operands(march: March, toolkit: Toolkit) -> None:
+    name = "add_scaled" if march is March.BERNOULLI2 else "add"
+    kernel, (x, y) = random_case(name, march, np.random.default_rng(1))
+    builder = ProgramBuilder(march)
+    constant = Constant(values=y.reshape(-1).astype(np.int32), shape=y.shape, dtype=quant_dtype(y.dtype))
+    values = builder.input("x", x.shape, x.dtype, 1.0), builder.add(constant, name="table", scale=1.0)
+    builder.output(builder.add(kernel, *values, name="sum", scale=1.0), "y")
+    program = builder.build()
+    got = simulate(program, {"x": x}, toolkit=toolkit)["y"]
+    assert_integers_equal(got, bpu_kernels.run(program, {"x": x})["y"])
 
 
 @pytest.mark.hbdk

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_deploy_tools import LoweringError, lower
+from bpu_deploy_tools import LoweringError, lower, torch_outputs
 from bpu_deploy_tools.layout import channels_last, order_after_squeeze, permuted_axes, windows
-from bpu_kernels import Program, UnsupportedError
+from bpu_kernels import Program, UnsupportedError, quantize_inputs, run
 from bpu_qat_nn import DeQuantStub, QuantizedGraphModule, QuantStub, convert_fx
 from bpu_qat_nn.testing import calibrate, prepared, real_inputs
 from bpu_qconfig import march_scope
@@ -44,9 +44,14 @@ def operators(program: Program) -> list[str]:
     return [node.kernel.name for node in program.nodes]
 
 
-def test_flatten_before_linear_sorts_the_weights_instead_of_the_features() -> None:
-    model = converted(Model(lambda x: x, nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(128, 5)), "bernoulli2")
-    assert operators(lower(model, real_inputs((MAP,), 0))) == ["conv2d", "reshape", "linear"]
+@pytest.mark.parametrize(
+    ("march", "expected"),
+    [("bayes", ["conv2d", "reshape", "linear"]), ("bernoulli2", ["conv2d", "conv2d", "reshape"])],
+)
+def test_flatten_before_linear_sorts_the_weights_instead_of_the_features(march: str, expected: list[str]) -> None:
+    """Bernoulli2 cannot flatten a map: there the layer is a convolution with a kernel of the map's size."""
+    model = converted(Model(lambda x: x, nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(128, 5)), march)
+    assert operators(lower(model, real_inputs((MAP,), 0))) == expected
 
 
 def test_linear_between_permutes_moves_nothing() -> None:
@@ -59,7 +64,7 @@ def test_linear_between_permutes_moves_nothing() -> None:
 
 
 def test_transpose_that_a_march_lacks_is_refused_with_the_node() -> None:
-    model = converted(Model(lambda x: x.permute(0, 2, 3, 1).reshape(1, 6, 80) * 2.0, nn.ReLU()), "bernoulli2")
+    model = converted(Model(lambda x: x.permute(0, 2, 3, 1) * 2.0, nn.ReLU()), "bernoulli2")
     lower(model, real_inputs((MAP,), 0))  # channels-last is how the map lies, so this one is free
     model = converted(Model(lambda x: x.reshape(1, 8, 60) * 2.0, nn.ReLU()), "bernoulli2")
     with pytest.raises(UnsupportedError, match=r"(?s)reshape.*transpose"):
@@ -74,6 +79,44 @@ def test_real_operator_behind_the_dequant_stub_is_refused_by_name() -> None:
     model = converted(Tail(lambda x: x, nn.ReLU()))
     with pytest.raises(LoweringError, match=r"softmax.*works on a real tensor"):
         lower(model, real_inputs((MAP,), 0))
+
+
+def test_constant_behind_a_quant_stub_becomes_a_constant_of_the_program() -> None:
+    class Positions(Model):
+        def __init__(self) -> None:
+            super().__init__(lambda x: x)
+            self.quant_positions, self.positions = QuantStub(), nn.Parameter(torch.randn(1, *MAP[1:]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.dequant(self.quant(x) + self.quant_positions(self.positions))
+            return y
+
+    batch = (3, *MAP[1:])
+    model = converted(Positions(), shape=batch)
+    (x,) = real_inputs((batch,), 0)
+    program = lower(model, x)
+    assert operators(program) == ["constant", "add"], "stored as it is needed: nothing moves"
+    steps = quantize_inputs(program, x.permute(0, 2, 3, 1).numpy())
+    assert torch.equal(torch_outputs(program, run(program, steps))["output"], model(x))
+
+
+def test_movements_behind_the_dequant_stub_belong_to_the_program() -> None:
+    class Flattening(Model):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            y = super().forward(x)
+            return y.flatten(1), y[:, 2:4]
+
+    model = converted(Flattening(lambda x: x * 2.0, nn.ReLU()))
+    (x,) = real_inputs((MAP,), 0)
+    program = lower(model, x)
+    steps = quantize_inputs(program, x.permute(0, 2, 3, 1).numpy())
+    for got, expected in zip(torch_outputs(program, run(program, steps)).values(), model(x), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_model_that_is_not_converted_is_refused() -> None:
+    with pytest.raises(LoweringError, match="expected the model that convert_fx or convert returned"):
+        lower(prepared(Model(lambda x: x, nn.ReLU()), "bayes"), real_inputs((MAP,), 0))  # type: ignore[arg-type]
 
 
 def test_repeated_use_of_one_transpose_is_recorded_once() -> None:

@@ -55,23 +55,24 @@ class Graph(nn.Module):
             found.append(step(self, found))
         return found
 
-    def forward(self, *inputs: Tensor) -> list[Tensor]:
+    def evaluate(self, *inputs: Tensor) -> list[Tensor]:
+        """Return the outputs, as real values."""
         found = self.values(*inputs)
         return [stub(found[index]) for stub, index in zip(self.dequants, self.outputs, strict=True)]
 
 
 class TwoInputs(Graph):
     def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        return super().forward(x, y)
+        return self.evaluate(x, y)
 
 
 class OneInput(Graph):
     def forward(self, x: Tensor) -> list[Tensor]:
-        return super().forward(x)
+        return self.evaluate(x)
 
 
 TABLES = (nn.Sigmoid, nn.Tanh, nn.SiLU, nn.Hardswish, nn.LeakyReLU, nn.ELU)
-CLIPS = (nn.ReLU, nn.ReLU6, lambda: nn.Hardtanh(-0.5, 0.75))
+CLIPS: tuple[Callable[[], nn.Module], ...] = (nn.ReLU, nn.ReLU6, lambda: nn.Hardtanh(-0.5, 0.75))
 
 
 def convolution(graph: Graph, rng: random.Random, at: int, x: Tensor, values: list[Tensor]) -> Step | None:
@@ -100,7 +101,8 @@ def convolution(graph: Graph, rng: random.Random, at: int, x: Tensor, values: li
         y = model.layers[first](found[at])
         if other is not None:
             y = y + found[other]
-        return y if relu is None else model.layers[relu](y)
+        z: Tensor = y if relu is None else model.layers[relu](y)
+        return z
 
     return step
 

@@ -80,7 +80,7 @@ def test_convolution_with_its_own_forward_fuses_with_what_follows() -> None:
     torch.testing.assert_close(gm(x), model(x))
 
 
-def test_function_on_a_computed_weight_stays() -> None:
+def test_function_on_a_weight_computed_from_parameters_becomes_a_layer_with_the_result() -> None:
     class Computed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -88,6 +88,18 @@ def test_function_on_a_computed_weight_stays() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             return F.linear(x, self.weight * 2)
+
+    model = Computed()
+    gm = fuse_fx(model)
+    assert [type(module) for module in gm.children()] == [nn.Linear]
+    x = torch.randn(3, 6)
+    assert torch.equal(gm(x), model(x))
+
+
+def test_function_on_a_weight_computed_from_the_input_stays() -> None:
+    class Computed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, x + 1)
 
     gm = fuse_fx(Computed())
     assert "no parameter of a module" in str(gm.fusion_report)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from horizon_plugin_pytorch.quantization import MovingAverageMinMaxObserver
+from horizon_plugin_pytorch.quantization import MovingAverageMinMaxObserver, fuse_known_modules
 
 PER_TENSOR, PER_CHANNEL = torch.per_tensor_symmetric, torch.per_channel_symmetric
+FUSE_KNOWN = fuse_known_modules
 
 
 _COLOR_FUNCTIONS = (
@@ -56,6 +57,25 @@ _FX_FUNCTIONS = (
     "prepare_qat_fx(model, qconfig_dict=None, prepare_custom_config_dict=None, optimize_graph=False, hybrid=False,"
     " hybrid_dict=None)",
     "convert_fx(graph_module, inplace=False, convert_custom_config_dict=None, _remove_qconfig=True, fast_mode=False)",
+)
+
+_EAGER_FUNCTIONS = (
+    "fuse_modules(model, modules_to_fuse, inplace=False, fuser_func=FUSE_KNOWN, fuse_custom_config_dict=None)",
+    "fuse_known_modules(mod_list, is_qat=False, additional_fuser_method_mapping=None)",
+    "prepare_qat(model, mapping=None, inplace=False, optimize_graph=False, hybrid=False, optimize_kwargs=None)",
+    "prepare_calibration(model, inplace=False)",
+    "convert(module, mapping=None, inplace=False, remove_qconfig=True, fast_mode=False)",
+)
+
+_DEPLOYMENT_FUNCTIONS = (
+    "check_model(module, example_inputs, march=None, input_source='ddr', advice=None, check_quanti_param=True)",
+    "compile_model(module, example_inputs, hbm, march=None, name=None, input_source='ddr', input_layout=None,"
+    " output_layout='NCHW', opt='O2', balance_factor=2, progressbar=True, jobs=16, debug=True, extra_args=None)",
+    "perf_model(module, example_inputs, march=None, out_dir='.', name=None, hbm=None, input_source='ddr',"
+    " input_layout=None, output_layout='NCHW', opt='O3', balance_factor=2, progressbar=True, jobs=16,"
+    " layer_details=False, extra_args=None)",
+    "export_hbir(module, example_inputs, hbir, march=None)",
+    "visualize_model(module, example_inputs, march=None, save_path=None, show=True)",
 )
 
 # The documentation writes torch.qint8 for the dtype of these. Torch is about to drop its quantized types, so here the
@@ -117,6 +137,9 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
         "default_weight_8bit_fake_quant",
         "per_channel_qat_8bit_qconfig",
         *_FX_FUNCTIONS,
+        *_EAGER_FUNCTIONS,
+        "prepare_calibration_fx",
+        *_DEPLOYMENT_FUNCTIONS,
         *_FAKE_QUANTIZE,
         *_OBSERVERS,
         *_QCONFIG_FUNCTIONS,
@@ -138,6 +161,11 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
     "quantization.quantize_fx": _FX_FUNCTIONS,
     "quantization.fx.graph_module": _GRAPH_MODULES,
     "fx.graph_module": _GRAPH_MODULES,
+    "jit": (
+        "save(module, f, _extra_files=None)",
+        "load(f, map_location=None, _extra_files=None)",
+        "to_device(module, device)",
+    ),
     "fx.fx_helper": ("wrap", "CustomTracer"),
     "utils.fx_helper": ("wrap",),
     "nn": (

@@ -45,6 +45,24 @@ def test_fused_model_calls_stubs_and_the_fused_module_only(run_script: Callable[
     assert calls == ["quantx", "quanty", "_generated_add_0", "dequant"]
 
 
+def test_fused_model_prints_the_forward_of_the_guide(
+    run_script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The guide's names `_generated_add_0` before it calls it; the steps are the same."""
+    run_script("model_for_fusion")
+
+    printed = capsys.readouterr().out
+    lines = [line.split(";")[0].strip() for line in printed[printed.index("def forward") :].splitlines()]
+    assert lines[:6] == [
+        "def forward(self, x, y):",
+        "quantx = self.quantx(x)",
+        "quanty = self.quanty(y)",
+        "add_1 = self._generated_add_0(quantx, quanty)",
+        "dequant = self.dequant(add_1)",
+        "return dequant",
+    ]
+
+
 def test_fused_model_computes_what_the_float_model_does(run_script: Callable[[str], ModuleType]) -> None:
     script = run_script("model_for_fusion")
     x, y = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 6, 6)

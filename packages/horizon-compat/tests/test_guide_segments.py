@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.quantization import DeQuantStub  # type: ignore[attr-defined]
 
+import bpu_kernels
+from bpu_deploy_tools import lower, split_segments, torch_outputs
+from bpu_deploy_tools.layout import channels_last
 from horizon_plugin_pytorch import qconfig, set_march
 from horizon_plugin_pytorch.quantization import FakeQuantState, QuantStub, convert_fx, prepare_qat_fx, set_fake_quantize
 from horizon_plugin_pytorch.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule
@@ -65,3 +68,29 @@ def test_two_stages_on_real_values_at_the_cut_give_the_integers_of_the_whole(tra
 
     assert type(first) is Tensor
     assert torch.equal(second, whole(x))
+
+
+def test_stages_split_by_one_call_give_the_integers_of_the_whole(trained: ObservedGraphModule) -> None:
+    whole, x = convert_fx(trained), torch.randn(2, 3, 8, 8)
+    segments = split_segments(whole, x)
+
+    assert [part.name for part in segments] == ["stage1", "stage2"]
+    assert torch.equal(segments(x), whole(x))
+    assert torch.equal(segments.run(x), whole(x))
+
+
+def test_each_stage_compiled_on_its_own_with_float_examples_runs_on_the_integers_of_the_stage_before(
+    trained: ObservedGraphModule,
+) -> None:
+    """The guide's step 4: the example input of stage 2 is in floating point, its QuantStub sets the scale."""
+    whole, x = convert_fx(trained), torch.randn(2, 3, 8, 8)
+    first, second = (part.module for part in split_segments(whole, x))
+    assert isinstance(first, QuantizedGraphModule)
+    assert isinstance(second, QuantizedGraphModule)
+    programs = lower(first, x), lower(second, torch.zeros(2, 8, 8, 8))
+
+    image = x.permute(channels_last(4)).numpy()
+    features = bpu_kernels.run(programs[0], bpu_kernels.quantize_inputs(programs[0], image))
+    (integers,) = features.values()
+    result = torch_outputs(programs[1], bpu_kernels.run(programs[1], integers))
+    assert torch.equal(result["dequant"], whole(x))

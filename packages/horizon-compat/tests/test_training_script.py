@@ -251,7 +251,6 @@ class WithAuxiliary(Classifier):
         return y
 
 
-@pytest.mark.xfail(strict=True, reason="convert_fx edits modules that the converted model shares with its sources")
 def test_converting_between_epochs_leaves_the_trained_and_the_float_model_as_they_were() -> None:
     float_model = WithAuxiliary()
     model = prepare_qat_fx(float_model, qconfig_dict("qat"))
@@ -269,7 +268,6 @@ def test_converting_between_epochs_leaves_the_trained_and_the_float_model_as_the
     assert (state(model), state(float_model)) == before
 
 
-@pytest.mark.xfail(strict=True, reason="the float convolution that carries the integers of bpu_kernels is autocast")
 def test_autocast_changes_no_integer(float_model: nn.Module) -> None:
     images, _ = next(batches(1, seed=9))
     model = calibrated(float_model).eval()

@@ -33,4 +33,40 @@ BPU_ENGINE_EXPORT int32_t bpu_plan_run(const BpuPlan* plan, uint8_t* workspace, 
                                        uint8_t* const* outputs, int64_t begin, int64_t end, int32_t threads);
 
 BPU_ENGINE_EXPORT void bpu_plan_destroy(BpuPlan* plan);
+
+// What follows serves training: passes over float32 tensors, each reading and writing memory once.
+
+// The accumulators of a layer and what becomes of them. They lie in rows: outer x channels rows of `inner` elements,
+// or, where `inner` is 1, outer rows of one element per channel. Arrays have one entry per channel.
+struct BpuLayer {
+  int64_t outer, channels, inner;
+  const float* unit;  // real value of an accumulator's unit
+  const float* bias;  // real
+  const int32_t *before, *accu, *scale, *rounding, *right;  // of requantize.h; `rounding` belongs to the second shift
+  const int32_t *residual_scale, *residual_left, *residual_right;
+  const int8_t* residual;       // null: none
+  const float* residual_value;  // real
+  int32_t activation;           // 0 none, 1 ReLU, 2 ReLU6
+  int32_t low, high;            // of the output's integers
+  float value_scale;            // of the output
+  float pass_low, pass_high;    // real values between which the gradient passes
+};
+
+// Finds the smallest and the largest real value of the output; NaN, twice, where there is one.
+BPU_ENGINE_EXPORT void bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
+
+// Gives the output's integers and their real values, and a bit per element that says whether the gradient passes
+// (`mask` may be null). Every row of bits begins a byte.
+BPU_ENGINE_EXPORT void bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
+                                        uint8_t* mask, int32_t threads);
+
+// Fake-quantizes rows, each by its scale: integers (as float32), their real values, the sum of their absolute values,
+// the bits, and how many of these are 0.
+BPU_ENGINE_EXPORT void bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low,
+                                         float high, float* steps, float* values, double* sums, uint8_t* mask,
+                                         int64_t* clipped, int32_t threads);
+
+// Copies a gradient where its bit is 1, and writes 0 elsewhere.
+BPU_ENGINE_EXPORT void bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
+                                           float* out, int32_t threads);
 }

@@ -40,5 +40,6 @@ std::unique_ptr<Step> make_table16(Words& words, Isa isa);
 std::unique_ptr<Step> make_window_sum(Words& words, Isa isa);
 std::unique_ptr<Step> make_window_max(Words& words, Isa isa);
 std::unique_ptr<Step> make_bilinear(Words& words, Isa isa);
+std::unique_ptr<Step> make_constant(Words& words, Isa isa);
 
 }  // namespace bpu

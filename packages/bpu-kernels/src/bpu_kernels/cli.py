@@ -8,17 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
-
-import numpy as np
 
 from . import golden
-from .errors import ArgumentError, BpuKernelsError, SelfTestError
-from .kernel import IntArray
-from .program import Program, ProgramInput
+from .array_files import describe_output, read_inputs, write_outputs
+from .errors import BpuKernelsError, SelfTestError
 from .program_file import load
 from .program_json import program_to_json
 from .run import BACKENDS, run
@@ -83,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     program = load(given.file)
-    outputs = run(program, _read_inputs(program, given.input), keep=given.keep, backend=given.backend)
-    paths = {} if given.output is None else _write_outputs(given.output, outputs)
-    described = {name: _describe(value, paths.get(name)) for name, value in outputs.items()}
+    outputs = run(program, read_inputs(program.inputs, given.input), keep=given.keep, backend=given.backend)
+    paths = {} if given.output is None else write_outputs(given.output, outputs)
+    described = {name: describe_output(value, paths.get(name)) for name, value in outputs.items()}
     if given.json:
         values = {} if paths else {name: {"values": value.tolist()} for name, value in outputs.items()}
         print(json.dumps({name: entry | values.get(name, {}) for name, entry in described.items()}))
@@ -94,51 +89,6 @@ def _run(given: argparse.Namespace) -> int:
             where = f" -> {entry['file']}" if "file" in entry else ""
             print(f"{name}  {entry['dtype']}{entry['shape']} {entry['min']}..{entry['max']}{where}")
     return 0
-
-
-def _read_inputs(program: Program, given: Sequence[str]) -> dict[str, np.ndarray]:
-    declared = {each.name: each for each in program.inputs}
-    found: dict[str, np.ndarray] = {}
-    for text in given:
-        before, equals, after = text.partition("=")
-        if not equals and len(declared) != 1:
-            raise ArgumentError(f"this Program has the inputs {', '.join(declared)}; write --input NAME={text}")
-        name, path = (before, after) if equals else (next(iter(declared)), text)
-        if name not in declared or name in found:
-            raise ArgumentError(f"--input {text}: expected each of {', '.join(declared)} once")
-        found[name] = _read_array(Path(path), declared[name])
-    return found
-
-
-def _read_array(path: Path, each: ProgramInput) -> np.ndarray:
-    """Read a .npy, or raw bytes: NV12 of a camera input, otherwise little-endian integers in the input's shape."""
-    if path.suffix == ".npy":
-        try:
-            array: np.ndarray = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ArgumentError(f"{path} is no .npy file of numbers: {error}") from error
-        return array
-    data = path.read_bytes()
-    if each.source != "ddr":
-        return np.frombuffer(data, np.uint8)
-    dtype = each.spec.dtype.numpy.newbyteorder("<")
-    if len(data) != dtype.itemsize * int(np.prod(each.spec.shape)):
-        raise ArgumentError(f"{path} has {len(data)} bytes, which are not {each.spec}")
-    return np.frombuffer(data, dtype).reshape(each.spec.shape)
-
-
-def _write_outputs(folder: Path, outputs: Mapping[str, IntArray]) -> dict[str, Path]:
-    """Write outputs; letters of a name that mean something in a path are percent-encoded."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{quote(name, safe=' ')}.npy" for name in outputs}
-    for name, value in outputs.items():
-        np.save(paths[name], value, allow_pickle=False)
-    return paths
-
-
-def _describe(value: IntArray, path: Path | None) -> dict[str, Any]:
-    entry = {"dtype": str(value.dtype), "shape": list(value.shape), "min": int(value.min()), "max": int(value.max())}
-    return entry if path is None else entry | {"file": str(path)}
 
 
 def _show(given: argparse.Namespace) -> int:

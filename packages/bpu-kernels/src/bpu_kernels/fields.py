@@ -47,12 +47,13 @@ class IntegerRule:
 _MOST = 2**31 - 1
 
 ARRAYS: dict[str, ArrayRule] = {
+    "values": ArrayRule("int16"),
     "weight": ArrayRule("int8", spatial_axes_and=2),
     "table": ArrayRule("int8", shape=(256,)),
     "tables": ArrayRule("int16", shape=(6, 64)),
     **{f"line.{name}": ArrayRule(shape=(8,)) for name in ("k", "b", "add_lsh", "sum_rsh", "max")},
 }
-"""Array fields by path; what is not here is a parameter, one entry or one per output channel."""
+"""Array fields by path; what is not here is a parameter, one entry or one per output channel. No shape: one axis."""
 
 INTEGERS: dict[str, IntegerRule] = {
     "axis": IntegerRule(0),

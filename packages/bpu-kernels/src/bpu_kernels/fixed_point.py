@@ -50,12 +50,21 @@ class Multiplier:
 
 def half(shift: Array, xp: Any = np) -> Array:
     """``2**(shift - 1)`` for shift > 0, and 0 for shift 0: what makes a floor shift round half up."""
-    return (xp.ones_like(shift) << xp.clip(shift - 1, 0, None)) * (shift > 0)
+    return (xp.ones_like(shift) << clip(shift - 1, 0, None, xp)) * (shift > 0)
+
+
+def clip(value: Array, low: float | None, high: float | None, xp: Any = np) -> Array:
+    """Clamp to ``low..high``, None for no bound; ``numpy.clip`` takes many times as long for a few numbers."""
+    if xp is not np:
+        return xp.clip(value, low, high)
+    if low is not None:
+        value = np.maximum(value, low)
+    return value if high is None else np.minimum(value, high)
 
 
 def saturate(value: Array, bits: int, xp: Any = np) -> Array:
     """Clamp to the range of a signed integer of so many bits."""
-    return xp.clip(value, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    return clip(value, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, xp)
 
 
 def wrap32(value: Array) -> Array:
@@ -65,7 +74,7 @@ def wrap32(value: Array) -> Array:
 
 def shift_left(value: Array, shift: Array, xp: Any = np) -> Array:
     """``shl`` of the notation: shift left, or floor shift right where ``shift`` is negative."""
-    return (value << xp.clip(shift, 0, 63)) >> xp.clip(-shift, 0, 63)
+    return (value << clip(shift, 0, 63, xp)) >> clip(-shift, 0, 63, xp)
 
 
 def requantize(acc: Array, by: Multiplier, out: QuantDType, *, rounds: bool, xp: Any = np) -> Array:
@@ -92,7 +101,7 @@ def compensation(by: Multiplier, xp: Any = np) -> Array:
     Evaluated as the integer quotient ``floor((2**(a + r) + m) / (2 * m))``, which is the same number.
     """
     wide = xp.zeros_like(by.output_scale, dtype=xp.int64)  # both shifts at their largest need 2**62
-    scale = xp.clip(by.output_scale, 1, None) + wide
+    scale = clip(by.output_scale, 1, None, xp) + wide
     exact = ((xp.ones_like(scale) << (by.accu_right_shift + by.output_right_shift)) + scale) // (2 * scale)
     return xp.where(by.output_scale > 0, exact, wide)
 

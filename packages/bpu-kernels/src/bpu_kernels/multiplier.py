@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .dtypes import QuantDType
-from .fixed_point import Array, Multiplier, compensation, requantize
+from .fixed_point import Array, Multiplier, clip, compensation, requantize
 from .march import Limit, MarchRow
 
 __all__ = [
@@ -78,25 +78,27 @@ def _float64(value: Array, xp: Any) -> Array:
 
 def _power_of_two(exponent: Array, xp: Any) -> Array:
     """``2.0**exponent`` for integer exponents of -62..62, exactly."""
+    if xp is np:
+        return np.ldexp(1.0, exponent)
     one = xp.ones_like(exponent)
-    return _float64(one << xp.clip(exponent, 0, 62), xp) / _float64(one << xp.clip(-exponent, 0, 62), xp)
+    return _float64(one << clip(exponent, 0, 62, xp), xp) / _float64(one << clip(-exponent, 0, 62, xp), xp)
 
 
 def _fifteen_bit_exponent(value: Array, xp: Any) -> Array:
     """Return the e with which positive reals are nearest to ``m * 2**e`` for an integer m in 2**14..2**15 - 1."""
-    fraction, exponent = xp.frexp(xp.clip(value, _SMALLEST, None))
+    fraction, exponent = xp.frexp(clip(value, _SMALLEST, None, xp))
     carry = xp.round(fraction * 2.0**15) == 2.0**15  # the fraction rounds up to 1.0
     return _int64(exponent, xp) - 15 + _int64(carry, xp)
 
 
 def _fifteen_bits(value: Array, exponent: Array, xp: Any) -> Array:
     """Return ``value * 2**-exponent`` rounded once, at most 2**15 - 1; fewer bits where the exponent is coarser."""
-    return _int64(xp.round(xp.clip(value * _power_of_two(-exponent, xp), 0.0, 2.0**15 - 1)), xp)
+    return _int64(xp.round(clip(value * _power_of_two(-exponent, xp), 0.0, 2.0**15 - 1, xp)), xp)
 
 
 def _scale_and_shift(multiplier: Array, most: int, xp: Any) -> tuple[Array, Array]:
     """``(m, r)`` with ``m * 2**-r`` next to the multiplier, m within 15 bits, r within 0..most."""
-    shift = xp.clip(-_fifteen_bit_exponent(multiplier, xp), 0, most)
+    shift = clip(-_fifteen_bit_exponent(multiplier, xp), 0, most, xp)
     return _fifteen_bits(multiplier, -shift, xp), shift
 
 
@@ -128,12 +130,12 @@ def choose_multiplier(
         xp: the namespace of the arrays.
     """
     most = _last(right_shift or row.output_right_shift)
-    multiplier = xp.clip(multiplier, _SMALLEST, None)
+    multiplier = clip(multiplier, _SMALLEST, None, xp)
     if not row.rounds:
         bound = bound + 0.5 / multiplier
     reach = xp.where(bound * multiplier < out.max - 0.5, bound, (out.max - 0.5) / multiplier)
     fraction, exponent = xp.frexp(reach / 32766.5)
-    accu = xp.clip(_int64(exponent, xp) - _int64(fraction <= 0.5, xp), least_accu_shift, _last(row.accu_right_shift))
+    accu = clip(_int64(exponent, xp) - _int64(fraction <= 0.5, xp), least_accu_shift, _last(row.accu_right_shift), xp)
 
     def at(shift: Array) -> Multiplier:
         m, r = _scale_and_shift(multiplier * _power_of_two(shift, xp), most, xp)
@@ -146,7 +148,7 @@ def choose_multiplier(
         return (bound + (unit >> 1) > 32767 * unit) & ((high < out.max) | (low > out.min))
 
     again = saturates_first(at(accu))  # the rounding of the scale, or of an int16 output, can need one more
-    return at(xp.clip(accu + _int64(again, xp), least_accu_shift, _last(row.accu_right_shift)))
+    return at(clip(accu + _int64(again, xp), least_accu_shift, _last(row.accu_right_shift), xp))
 
 
 def choose_rescale(multiplier: Array, row: MarchRow, xp: Any = np) -> Multiplier:
@@ -156,7 +158,7 @@ def choose_rescale(multiplier: Array, row: MarchRow, xp: Any = np) -> Multiplier
 
 
 def _residual(factor: Array, limit: Limit, xp: Any) -> ResidualScale:
-    shift = xp.clip(_fifteen_bit_exponent(factor, xp), min(limit.allowed), _last(limit))
+    shift = clip(_fifteen_bit_exponent(factor, xp), min(limit.allowed), _last(limit), xp)
     return ResidualScale(sumin_scale=_fifteen_bits(factor, shift, xp), sumin_left_shift=shift)
 
 
@@ -187,16 +189,16 @@ def choose_add_shifted(
     """
     ratio = y_scale / x_scale
     _, exponent = xp.frexp(ratio)
-    left = xp.clip(30 - bits + 1 - _int64(exponent, xp), 0, 8)
+    left = clip(30 - bits + 1 - _int64(exponent, xp), 0, 8, xp)
     residual = _residual(ratio * _power_of_two(left, xp), row.sumin_left_shift, xp)
     # With one int16 operand the hardware allows more; the narrower range costs nothing.
     most = _last(row.add_int16_shift_difference if bits == 16 else row.add_shift_difference)
     shift = residual.sumin_left_shift
     fitting = xp.where(left - shift > most, left - most, xp.where(shift > left, left, shift))
     scale = residual.sumin_scale * _power_of_two(shift - fitting, xp)
-    scale = xp.clip(_int64(xp.round(scale), xp), 0, 2**15 - 1)
+    scale = clip(_int64(xp.round(scale), xp), 0, 2**15 - 1, xp)
     residual = ResidualScale(sumin_scale=scale, sumin_left_shift=fitting)
-    y_factor = xp.clip(residual.sumin_scale, 1, None) * _power_of_two(residual.sumin_left_shift, xp)
+    y_factor = clip(residual.sumin_scale, 1, None, xp) * _power_of_two(residual.sumin_left_shift, xp)
     unit = xp.where(ratio < 1.0, x_scale / _power_of_two(left, xp), y_scale / y_factor)
     return AddScales(input_factor=left, residual=residual, multiplier=unit / out_scale)
 
@@ -210,11 +212,11 @@ def choose_add_scaled(x_scale: Array, y_scale: Array, out_scale: Array, row: Mar
     most = _last(row.input_scale)
     ratio = y_scale / x_scale
     candidates = xp.arange(most, 0, -1) + xp.zeros_like(ratio)  # the largest first: it wins among equals
-    whole = xp.clip(xp.round(candidates * ratio), 0, _last(row.add_sumin_scale))
+    whole = clip(xp.round(candidates * ratio), 0, _last(row.add_sumin_scale), xp)
     best = xp.argmin(xp.abs(whole / candidates - ratio))
     first, second = candidates[best].reshape(1), whole[best].reshape(1)
     residual = ResidualScale(sumin_scale=_int64(second, xp), sumin_left_shift=xp.zeros_like(_int64(second, xp)))
-    unit = xp.where(ratio < 1.0, x_scale / first, y_scale / xp.clip(second, 1.0, None))
+    unit = xp.where(ratio < 1.0, x_scale / first, y_scale / clip(second, 1.0, None, xp))
     return AddScales(input_factor=_int64(first, xp), residual=residual, multiplier=unit / out_scale)
 
 
@@ -230,18 +232,18 @@ def choose_bias(bias: Array, by: Multiplier | None, row: MarchRow, xp: Any = np)
         row: the march.
         xp: the namespace of the arrays.
     """
-    whole = _int64(xp.clip(xp.round(bias), -(2.0**31), 2.0**31 - 1), xp)
+    whole = _int64(clip(xp.round(bias), -(2.0**31), 2.0**31 - 1, xp), xp)
     if by is not None:
         whole = whole + ((xp.ones_like(by.accu_right_shift) << by.accu_right_shift) >> 1)
         if not row.rounds:
-            whole = whole + xp.clip(compensation(by, xp), 0, 2**29)
+            whole = whole + clip(compensation(by, xp), 0, 2**29, xp)
     if row.bias.bits == 32:
-        whole = xp.clip(whole, row.bias.min, row.bias.max)
+        whole = clip(whole, row.bias.min, row.bias.max, xp)
         return Bias(bias=whole, bias_left_shift=xp.zeros_like(whole))
     magnitude = xp.where(whole < 0, ~whole, whole)  # its bit length decides; ~v needs as many bits as v < 0
     _, length = xp.frexp(_float64(magnitude, xp))
-    shift = xp.clip(_int64(length, xp) - (row.bias.bits - 1), 0, _last(row.bias_left_shift))
-    return Bias(bias=xp.clip(whole >> shift, row.bias.min, row.bias.max), bias_left_shift=shift)
+    shift = clip(_int64(length, xp) - (row.bias.bits - 1), 0, _last(row.bias_left_shift), xp)
+    return Bias(bias=clip(whole >> shift, row.bias.min, row.bias.max, xp), bias_left_shift=shift)
 
 
 def smallest_weight_scale(

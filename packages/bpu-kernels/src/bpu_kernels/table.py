@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .kernel import Kernel
 from .ops.concat import Concat
+from .ops.constant import Constant
 from .ops.conv import Conv2d, Conv3d
 from .ops.conv_transpose import ConvTranspose2d
 from .ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
@@ -23,6 +24,7 @@ KERNELS: dict[str, type[Kernel]] = {
         AddScaled,
         AvgPool2d,
         Concat,
+        Constant,
         Conv2d,
         Conv3d,
         ConvTranspose2d,

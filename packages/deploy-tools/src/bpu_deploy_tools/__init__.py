@@ -1,20 +1,72 @@
-"""Lowering of converted models to Programs, and graph surgery."""
+"""From converted models to the board: Programs, segments, camera input, the vendor's toolkit, ONNX."""
 
 from __future__ import annotations
 
-from .errors import BpuDeployError, LoweringError, SurgeryError
+from .errors import (
+    BpuDeployError,
+    LoweringError,
+    ManifestError,
+    OptionError,
+    OutputError,
+    SourceError,
+    SurgeryError,
+)
+from .hbdk import (
+    HbdkError,
+    HbdkNotFoundError,
+    HbdkRefusalError,
+    Limits,
+    Performance,
+    check_model,
+    compile_model,
+    export_hbir,
+    perf_model,
+    simulate,
+)
 from .lower import lower, torch_outputs
+from .ports import Manifest, ManifestEntry, Port
+from .segments import Segment, Segments, split_segments
+from .sources import program_of
 from .surgery import input_stubs, insert_after
-from .yuv import insert_yuv_input, rgb_to_nv12
+from .torchscript import load_traced, save_traced, to_device
+from .visualize import draw_program, visualize_model
+from .yuv import insert_yuv_input, rgb_to_nv12, with_yuv_input
 
 __all__ = [
     "BpuDeployError",
+    "HbdkError",
+    "HbdkNotFoundError",
+    "HbdkRefusalError",
+    "Limits",
     "LoweringError",
+    "Manifest",
+    "ManifestEntry",
+    "ManifestError",
+    "OptionError",
+    "OutputError",
+    "Performance",
+    "Port",
+    "Segment",
+    "Segments",
+    "SourceError",
     "SurgeryError",
+    "check_model",
+    "compile_model",
+    "draw_program",
+    "export_hbir",
     "input_stubs",
     "insert_after",
     "insert_yuv_input",
+    "load_traced",
     "lower",
+    "perf_model",
+    "program_of",
     "rgb_to_nv12",
+    "save_traced",
+    "simulate",
+    "split_segments",
+    "to_device",
     "torch_outputs",
+    "visualize_model",
+    "with_yuv_input",
 ]

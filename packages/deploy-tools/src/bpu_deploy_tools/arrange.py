@@ -10,6 +10,7 @@ import torch
 
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.ops.concat import Concat
+from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.layout import Pad
 from bpu_kernels.ops.linear import Linear, Matmul
@@ -32,7 +33,7 @@ def arranged(kernel: Kernel, inputs: Sequence[SymbolicTensor]) -> tuple[Any, lis
         first = replace(first, shuffle=None)
     ranked = _of_one_rank([first, *inputs[1:]])
     order = _wanted_order(kernel, ranked[0] if len(ranked[0].shape) != len(first.shape) else first)
-    ordered = [x.to_order(order) for x in ranked]
+    ordered = _of_one_batch([x.to_order(order) for x in ranked])
     if isinstance(kernel, (Concat, Sum)):
         kernel = replace(kernel, axis=order.index(kernel.axis))
     elif isinstance(kernel, Pad):
@@ -45,6 +46,12 @@ def _of_one_rank(inputs: list[SymbolicTensor]) -> list[SymbolicTensor]:
     """Give all inputs as many axes as the one with the most: broadcasting lines up torch's last axes."""
     rank = max(len(x.shape) for x in inputs)
     return [x.reshape((1,) * (rank - len(x.shape)) + x.shape) for x in inputs]
+
+
+def _of_one_batch(inputs: list[SymbolicTensor]) -> list[SymbolicTensor]:
+    """Repeat constants for every element of the batch, which the hardware does not broadcast."""
+    batch = max((x.shape[0] for x in inputs if x.shape), default=1)
+    return [x.repeated(batch) if isinstance(x.value.kernel, Constant) else x for x in inputs]
 
 
 def _wanted_order(kernel: Kernel, first: SymbolicTensor) -> Order:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["BpuDeployError", "LoweringError", "SurgeryError"]
+__all__ = [
+    "BpuDeployError",
+    "LoweringError",
+    "ManifestError",
+    "OptionError",
+    "OutputError",
+    "SourceError",
+    "SurgeryError",
+]
 
 
 class BpuDeployError(Exception):
@@ -15,3 +23,19 @@ class LoweringError(BpuDeployError, ValueError):
 
 class SurgeryError(BpuDeployError, ValueError):
     """A graph that does not have what an edit needs."""
+
+
+class OutputError(BpuDeployError, OSError):
+    """A place where no file can be written."""
+
+
+class SourceError(BpuDeployError, TypeError):
+    """Something that no Program can be made of."""
+
+
+class ManifestError(BpuDeployError, ValueError):
+    """Text that is no manifest of segments."""
+
+
+class OptionError(BpuDeployError, ValueError):
+    """An option with a value that it does not have."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_flatten_with_path, tree_map_with_path
 
 from bpu_kernels import Program
+from bpu_kernels.march import march_row
 from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule
 
+from .eager import announcing, row_of_converted
 from .errors import LoweringError
 from .recorder import Recorded, Recorder
 from .symbolic import SymbolicReal, SymbolicTensor
@@ -24,7 +27,7 @@ _ORDER = "order."
 
 
 def lower(
-    quantized: QuantizedGraphModule,
+    quantized: nn.Module,
     example_inputs: Any,
     *,
     input_source: str | Mapping[str, str] = "ddr",
@@ -36,7 +39,7 @@ def lower(
     outputs' metadata ``order.<name>`` tells how to bring them back to torch's axes; ``torch_outputs`` does so.
 
     Args:
-        quantized: a model that ``convert_fx`` returned, edited or not.
+        quantized: a model that ``convert_fx`` returned, edited or not, or one of the eager mode's ``convert``.
         example_inputs: a tensor, or a tuple of what forward takes; shapes count, values do not.
         input_source: "ddr", "pyramid" or "resizer", for all inputs or by name.
         metadata: free text to keep in the Program.
@@ -45,13 +48,20 @@ def lower(
         LoweringError: something in the model works on real values or has no integer form; the message names it.
         UnsupportedError: the march cannot run the Program; the message lists every node and reason.
     """
-    recorder = Recorder()
+    traced = isinstance(quantized, QuantizedGraphModule)
+    row = march_row(quantized.march) if traced else row_of_converted(quantized)  # type: ignore[arg-type]
+    if row is None:
+        raise LoweringError(f"expected the model that convert_fx or convert returned, got {type(quantized).__name__}")
+    recorder = Recorder(row)
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad():
-        result = _Recording(quantized, recorder, input_source).run(*arguments)
+        if isinstance(quantized, QuantizedGraphModule):
+            result = _Recording(quantized, recorder, input_source).run(*arguments)
+        else:
+            result = _run_eager(quantized, recorder, input_source, arguments)
     recorder.path = "to_output"  # of transposes that only the outputs need
     outputs, orders = _outputs(result, recorder)
-    return recorder.program(quantized.march, outputs, {**orders, **(metadata or {})})
+    return recorder.program(outputs, {**orders, **(metadata or {})})
 
 
 class _Recording(Interpreter):
@@ -72,20 +82,37 @@ class _Recording(Interpreter):
             result = super().run_node(n)
         except (LoweringError, BpuQatError) as error:
             raise LoweringError(f"{path}: {error}") from error
-        return self._stand_in(n, result) if n.op == "placeholder" else result
+        if isinstance(result, QTensor):  # of a parameter or buffer: it does not depend on the inputs
+            return SymbolicTensor.constant(self.recorder, result)
+        if n.op == "placeholder":
+            return _stand_in(str(n.target), result, self.recorder, self.input_source)
+        return result
 
-    def _stand_in(self, n: Node, given: Any) -> Any:
-        def replace_tensor(path: Any, leaf: Any) -> Any:
-            if isinstance(leaf, QTensor):
-                raise LoweringError(f"input {n.name!r} is a QTensor; give real example inputs, the QuantStubs quantize")
-            if not isinstance(leaf, Tensor):
-                return leaf
-            name = "_".join([str(n.target), *(str(_key(part)) for part in path)])
-            by_name = {name: self.input_source} if isinstance(self.input_source, str) else self.input_source
-            self.recorder.sources[name] = by_name.get(name, "ddr")
-            return SymbolicReal(self.recorder, name, tuple(leaf.shape))
 
-        return tree_map_with_path(replace_tensor, given)
+def _run_eager(
+    model: nn.Module, recorder: Recorder, input_source: str | Mapping[str, str], arguments: tuple[Any, ...]
+) -> Any:
+    """Run the forward of a model that has no graph."""
+    bound = inspect.signature(model.forward).bind(*arguments)
+    for name, given in bound.arguments.items():
+        bound.arguments[name] = _stand_in(name, given, recorder, input_source)
+    return announcing(model, recorder)(*bound.args, **bound.kwargs)
+
+
+def _stand_in(argument: str, given: Any, recorder: Recorder, input_source: str | Mapping[str, str]) -> Any:
+    """Return what forward shall take instead of an argument: stand-ins for the tensors in it."""
+
+    def replace_tensor(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, QTensor):
+            raise LoweringError(f"input {argument!r} is a QTensor; give real example inputs, the QuantStubs quantize")
+        if not isinstance(leaf, Tensor):
+            return leaf
+        name = "_".join([argument, *(str(_key(part)) for part in path)])
+        by_name = {name: input_source} if isinstance(input_source, str) else input_source
+        recorder.sources[name] = by_name.get(name, "ddr")
+        return SymbolicReal(recorder, name, tuple(leaf.shape))
+
+    return tree_map_with_path(replace_tensor, given)
 
 
 def _key(part: Any) -> Any:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from bpu_kernels import InvalidProgramError, Program, ProgramBuilder, Value
+from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.kernel import Kernel, TensorSpec
-from bpu_kernels.march import March
+from bpu_kernels.march import MarchRow
+from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.layout import Reshape, Transpose
 from bpu_kernels.torch_ops import tensors_to_numpy
 
@@ -37,6 +40,7 @@ class Recorded:
 class Recorder:
     """Collects tensors in the order in which they come to be; ``path`` is the module or node that is running."""
 
+    row: MarchRow
     sources: dict[str, str] = field(default_factory=dict)
     """Input name -> "ddr", "pyramid" or "resizer"."""
     path: str = ""
@@ -63,6 +67,11 @@ class Recorder:
             raise LoweringError(str(error)) from error
         return self._keep(Recorded(name=self.path, spec=spec, scale=scale, kernel=stored, inputs=values))
 
+    def constant(self, values: Tensor, dtype: QuantDType, scale: Tensor) -> Recorded:
+        """Append a constant; ``values`` are its integers as they are stored."""
+        kernel = Constant(values=values.to(torch.int16).reshape(-1), shape=tuple(values.shape), dtype=dtype)
+        return self.add(kernel, scale=scale)
+
     def reshape(self, value: Recorded, shape: tuple[int, ...]) -> Recorded:
         """Append a Reshape, unless memory has that shape already; of several in a row only the last is left."""
         source = value.inputs[0] if isinstance(value.kernel, Reshape) else value
@@ -75,25 +84,28 @@ class Recorder:
     def _once(self, kernel: Kernel, value: Recorded, key: object) -> Recorded:
         found = (type(kernel), id(value), key)
         if found not in self._moved:
-            self._moved[found] = self.add(kernel, value, scale=value.scale)
+            if isinstance(value.kernel, Constant):  # stored as it is needed, so that nothing moves at run time
+                integers = kernel.run(self.row, value.kernel.run(self.row))
+                self._moved[found] = self.constant(torch.from_numpy(integers), value.spec.dtype, value.scale)
+            else:
+                self._moved[found] = self.add(kernel, value, scale=value.scale)
         return self._moved[found]
 
     def _keep(self, recorded: Recorded) -> Recorded:
         self._recorded.append(recorded)
         return recorded
 
-    def program(self, march: March, outputs: Mapping[str, Recorded], metadata: Mapping[str, str]) -> Program:
+    def program(self, outputs: Mapping[str, Recorded], metadata: Mapping[str, str]) -> Program:
         """Return the Program of all inputs and of what the outputs need; unused work is left out.
 
         Args:
-            march: what it is for.
             outputs: name -> tensor.
             metadata: free text to keep.
 
         Raises:
             UnsupportedError: the march cannot run it; the message lists every node and reason.
         """
-        builder = ProgramBuilder(march)
+        builder = ProgramBuilder(self.row.march)
         values: dict[int, Value] = {}
         needed = self._needed(outputs)
         taken = {name: id(tensor) for name, tensor in outputs.items()}

@@ -17,10 +17,11 @@ from torch import Tensor
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.kernel import Kernel, TensorSpec
 from bpu_kernels.march import MarchRow
+from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.elementwise import Reinterpret
 from bpu_kernels.ops.layout import Slice
-from bpu_qat_nn import MOVES
-from bpu_qat_nn.moves import Movement, moved_axis, movement
+from bpu_qat_nn import MOVES, QTensor
+from bpu_qat_nn.moves import SEQUENCES, Movement, moved_axis, movement
 
 from .arrange import arranged, over_whole_map
 from .errors import LoweringError
@@ -32,6 +33,8 @@ from .layout import (
     identity,
     order_after_squeeze,
     permuted_axes,
+    picked,
+    runs,
     shape_after,
     windows,
 )
@@ -74,7 +77,11 @@ class SymbolicReal:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse to compute on real values."""
+        """Move what is behind a DeQuantStub; refuse to compute on real values."""
+        moves = movement(func, args, kwargs or {})
+        if moves is not None and isinstance(moves.source, SymbolicReal) and moves.source.source is not None:
+            moved = moves.source.source.moved(moves)
+            return tuple(x.dequantize() for x in moved) if isinstance(moved, tuple) else moved.dequantize()
         raise LoweringError(
             f"{getattr(func, '__name__', func)} works on a real tensor, which a Program does not hold: quantize inputs "
             "first, and keep what follows the DeQuantStubs outside the model that is lowered"
@@ -83,7 +90,11 @@ class SymbolicReal:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "invoke":
             raise AttributeError(name)
-        return self.__torch_function__(getattr(torch.Tensor, name, name), ())
+        func = getattr(torch.Tensor, name, name)
+        return lambda *args, **kwargs: self.__torch_function__(func, (), (self, *args), kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.__torch_function__(operator.getitem, (), (self, index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +136,22 @@ class SymbolicTensor:
         """Return what stands for the real values."""
         return SymbolicReal(self.recorder, self.value.name, self.shape, self)
 
+    @classmethod
+    def constant(cls, recorder: Recorder, tensor: QTensor) -> SymbolicTensor:
+        """Return what stands for a quantized tensor that is known already."""
+        integers = tensor.int_repr()
+        order = channels_last(integers.dim())
+        value = recorder.constant(integers.permute(order), tensor.dtype, tensor.scale)
+        return cls(recorder, value, tuple(integers.shape), order, tensor.scale, tensor.dtype)
+
+    def repeated(self, batch: int) -> SymbolicTensor:
+        """Return a constant of batch 1 once for every element of a batch."""
+        if self.value.kernel is None or self.shape[0] != 1 or batch == 1:
+            return self
+        integers = torch.from_numpy(self.value.kernel.run(self.recorder.row))
+        value = self.recorder.constant(integers.repeat(batch, *[1] * (integers.dim() - 1)), self.dtype, self.scale)
+        return replace(self, value=value, shape=(batch, *self.shape[1:]))
+
     # Computation
 
     @staticmethod
@@ -137,7 +164,9 @@ class SymbolicTensor:
         axis: int = -1,
         narrow: bool = False,
     ) -> SymbolicTensor:
-        """Record an operator; as ``QTensor.invoke``."""
+        """Record an operator; as ``QTensor.invoke``. A QTensor among the inputs is a constant."""
+        recorder = next(x.recorder for x in inputs if isinstance(x, SymbolicTensor))
+        inputs = tuple(x if isinstance(x, SymbolicTensor) else SymbolicTensor.constant(recorder, x) for x in inputs)
         whole = None if row.moves_freely else over_whole_map(kernel, inputs)
         if whole is not None:
             convolution, maps, whole_shape = whole
@@ -187,9 +216,39 @@ class SymbolicTensor:
             return self._permuted(permuted_axes(len(self.shape), moves.apply))
         if moves.kind == "reshape":
             return self._reshaped(shape_after(self.shape, moves.apply), axis)
-        parts = [self._cut(window, axis) for window in windows(self.shape, moves.apply)]
+        found = windows(self.shape, moves.apply) if moves.kind == "slice" else None
+        if found is None:
+            return self._copied(moves, axis)
+        parts = [self._cut(window, axis) for window in found]
         several = isinstance(moves.apply(torch.empty(self.shape, device="meta")), (tuple, list))
         return tuple(parts) if several else parts[0]
+
+    def _copied(self, moves: Movement, channel_axis: int) -> SymbolicTensor:
+        """Pick elements axis by axis: each run of neighbours is a slice, and the slices are joined."""
+        shape, picks = picked(self.shape, moves.apply, moves.name)
+        x = self.unshuffled()._reshaped((1,) * (len(shape) - len(self.shape)) + self.shape, channel_axis)
+        for axis, pick in enumerate(picks):
+            x = x._joined(axis, [x._along(axis, run) for run in runs(pick)])
+        return x._reshaped(shape, channel_axis)
+
+    def _along(self, axis: int, run: range) -> SymbolicTensor:
+        """Take some elements of one axis."""
+        if run == range(self.shape[axis]):
+            return self
+        each = [range(n) for n in self.shape]
+        each[axis] = run
+        kept = tuple(len(taken) for taken in each)
+        start, stop = (tuple(getattr(taken, end) for taken in each) for end in ("start", "stop"))
+        return self._cut(Window(start, stop, tuple(taken.step for taken in each), kept), self.per_channel_axis)
+
+    def _joined(self, axis: int, parts: list[SymbolicTensor]) -> SymbolicTensor:
+        if len(parts) == 1:
+            return parts[0]
+        order = parts[0].order
+        values = [part.to_order(order).value for part in parts]
+        value = self.recorder.add(Concat(axis=order.index(axis)), *values, scale=self.scale)
+        lengths = [sum(part.shape[axis] for part in parts) if i == axis else n for i, n in enumerate(self.shape)]
+        return replace(parts[0], value=value, shape=tuple(lengths))
 
     def _permuted(self, axes: Order) -> SymbolicTensor:
         place = {old: new for new, old in enumerate(axes)}
@@ -249,6 +308,9 @@ class SymbolicTensor:
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Move; refuse the rest."""
+        sequence = SEQUENCES.get(getattr(func, "__name__", ""))
+        if sequence is not None:
+            return sequence(*args, **(kwargs or {}))
         moves = movement(func, args, kwargs or {})
         if moves is None or not isinstance(moves.source, SymbolicTensor):
             name = getattr(func, "__name__", str(func))

@@ -137,6 +137,111 @@ class Div(nn.Module):
         return torch.div(x, y)
 
 
+@register_leaf_module
+class Rsqrt(nn.Module):
+    """Return 1 / sqrt(max(x, 0) + eps) of every element."""
+
+    def __init__(self, eps: float = 0.0) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the inverse of the root."""
+        return torch.rsqrt(x.clamp(min=0) + self.eps)
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"eps={self.eps}"
+
+
+@register_leaf_module
+class Amax(nn.Module):
+    """Return the largest value along axes, as torch.amax."""
+
+    def __init__(self, dim: int | Sequence[int] = (), keepdim: bool = False) -> None:
+        super().__init__()
+        self.dim = dim if isinstance(dim, int) else tuple(dim)
+        self.keepdim = keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the largest values."""
+        return torch.amax(x, self.dim, self.keepdim)
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"dim={self.dim}, keepdim={self.keepdim}"
+
+
+@register_leaf_module
+class Amin(Amax):
+    """Return the smallest value along axes, as torch.amin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the smallest values."""
+        return torch.amin(x, self.dim, self.keepdim)
+
+
+@register_leaf_module
+class VectorNorm(nn.Module):
+    """Return the Euclidean length along axes, as torch.linalg.vector_norm."""
+
+    def __init__(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> None:
+        super().__init__()
+        self.dim = dim
+        self.keepdim = keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the lengths."""
+        y: Tensor = torch.linalg.vector_norm(x, 2.0, self.dim, self.keepdim)
+        return y
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"dim={self.dim}, keepdim={self.keepdim}"
+
+
+@register_leaf_module
+class Normalize(nn.Module):
+    """Divide by the Euclidean length along an axis, as torch.nn.functional.normalize."""
+
+    def __init__(self, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> None:
+        super().__init__()
+        self.dim = dim
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return vectors of length 1."""
+        return F.normalize(x, dim=self.dim, eps=self.eps)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"dim={self.dim}, eps={self.eps}"
+
+
+@register_leaf_module
+class ScaledDotProduct(nn.Module):
+    """Attention of queries to keys and values, as torch.nn.functional.scaled_dot_product_attention.
+
+    Args:
+        scale: Factor of the products; None means 1 / sqrt(features).
+        dropout_p: Share of the attention that is dropped in training.
+    """
+
+    def __init__(self, scale: float | None = None, dropout_p: float = 0.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.dropout_p = dropout_p
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Return softmax(query @ key.T * scale + attn_mask) @ value; shapes (..., L, E), (..., S, E), (..., S, V)."""
+        dropout = self.dropout_p if self.training else 0.0
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout, scale=self.scale)
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"scale={self.scale}, dropout_p={self.dropout_p}"
+
+
 class Unary(nn.Module):
     """Apply one function to every element; `Exp`, `Sqrt` and the others below differ only in `function`."""
 

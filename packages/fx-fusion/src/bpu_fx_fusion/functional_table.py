@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import float_modules as fm
+from .functional_norm import NORM_PARAMETERS
 
 
 def inverse(number: float) -> float:
@@ -77,6 +78,9 @@ class ModuleForm:
     at_call: tuple[str, ...] = ()
     """Arguments that may be computed at run time; then the module's call receives them."""
 
+    only: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that need not be given, and the only value for which the replacement is right."""
+
     training_flag: str | None = None
     """The argument that says whether the model is being trained, which the module knows by itself."""
 
@@ -95,7 +99,29 @@ class LayerForm:
     """A key of LAYER_PARAMETERS."""
 
 
-Recipe = Binary | Method | ModuleForm | LayerForm
+@dataclass(frozen=True, kw_only=True)
+class NormForm:
+    """A function that normalizes; it becomes the module with the same tensors."""
+
+    op: str
+    """A key of NORMS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackForm:
+    """A function that joins tensors along a new axis: each gets the axis, then they are joined."""
+
+    op: str = "cat"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddcmulForm:
+    """A function that multiplies two tensors and adds a third."""
+
+    op: str = "add"
+
+
+Recipe = StackForm | AddcmulForm | Binary | Method | ModuleForm | LayerForm | NormForm
 
 _NO_DTYPE = {"dtype": None, "out": None}
 _SIGN = Step(to="mul_scalar", number=-1)
@@ -200,6 +226,32 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (operator.pow, operator.ipow, *_elementwise("pow")): ModuleForm(
         op="pow", module=fm.Pow, parameters=("exponent",), fixed={"out": None}
     ),
+    (torch.amax, Tensor.amax): ModuleForm(
+        op="amax", module=fm.Amax, parameters=("dim", "keepdim"), fixed={"out": None}
+    ),
+    (torch.amin, Tensor.amin): ModuleForm(
+        op="amin", module=fm.Amin, parameters=("dim", "keepdim"), fixed={"out": None}
+    ),
+    (torch.stack,): StackForm(),
+    (torch.addcmul, Tensor.addcmul): AddcmulForm(),
+    (F.normalize,): ModuleForm(
+        op="normalize", module=fm.Normalize, parameters=("p", "dim", "eps"), only={"p": 2}, fixed={"out": None}
+    ),
+    (torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm): ModuleForm(
+        op="norm",
+        module=fm.VectorNorm,
+        parameters=("p", "dim", "keepdim"),
+        only={"p": 2},
+        fixed={"out": None, "dtype": None},
+    ),
+    (F.glu,): ModuleForm(op="glu", module=nn.GLU, parameters=("dim",)),
+    (F.scaled_dot_product_attention,): ModuleForm(
+        op="attention",
+        module=fm.ScaledDotProduct,
+        parameters=("key", "value", "attn_mask", "dropout_p", "scale"),
+        at_call=("key", "value", "attn_mask"),
+        fixed={"is_causal": False, "enable_gqa": False},
+    ),
     (torch.square, Tensor.square, Tensor.square_): ModuleForm(op="pow", module=fm.Pow, constants={"exponent": 2}),
     **{
         _elementwise(name): ModuleForm(op=name, module=module, fixed={"out": None})
@@ -218,6 +270,7 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
             "floor": fm.Floor,
             "log": fm.HardLog,
             "reciprocal": fm.Reciprocal,
+            "rsqrt": fm.Rsqrt,
             "sin": fm.Sin,
             "sinh": fm.Sinh,
             "sqrt": fm.Sqrt,
@@ -233,9 +286,17 @@ _LAYERS: Final[dict[Callable[..., Any], Recipe]] = {
     F.conv_transpose2d: LayerForm(op="conv_transpose2d", layer=nn.ConvTranspose2d),
 }
 
+_NORM_FUNCTIONS: Final[dict[Callable[..., Any], Recipe]] = {
+    getattr(home, name): NormForm(op=name)
+    for name in NORM_PARAMETERS
+    for home in (F, torch)
+    if home is F or name in ("layer_norm", "group_norm")
+}
+
 RECIPES: Final[Mapping[Callable[..., Any], Recipe]] = {
     **{function: recipe for functions, recipe in _ROWS.items() for function in functions},
     **_LAYERS,
+    **_NORM_FUNCTIONS,
 }
 """What becomes of each function, operator and tensor method. Functions without a row stay as they are: layout
-functions (flatten, reshape, permute, getitem, ...), and F.batch_norm, which in training changes its buffers."""
+functions (flatten, reshape, permute, getitem, ...)."""

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Node
 
+from .constant_value import constant_value
 from .float_functional import FloatFunctional
 from .functional_layer import LAYER_PARAMETERS, make_layer
-from .functional_table import RECIPES, Binary, LayerForm, Method, ModuleForm, Recipe, Step
+from .functional_norm import NORM_PARAMETERS, NORMS
+from .functional_table import (
+    RECIPES,
+    AddcmulForm,
+    Binary,
+    LayerForm,
+    Method,
+    ModuleForm,
+    NormForm,
+    Recipe,
+    StackForm,
+    Step,
+)
 from .graph import called_function, contains_node, owner_of
 from .graph_module import GraphModuleWithAttr
 from .inplace import forward_overwritten, is_view, overwritten_input
 from .report import KeptFunction
 from .tensor_flow import non_tensors
+
+_PASSES: Final[tuple[tuple[type, ...], ...]] = (
+    (LayerForm,),
+    (NormForm,),
+    (Binary, Method, ModuleForm, StackForm, AddcmulForm),
+)
+"""Recipes in the order of their turn. Layers come first: what their weights are computed from goes away with them."""
 
 
 def functional_to_module(gm: GraphModuleWithAttr) -> tuple[KeptFunction, ...]:
@@ -34,20 +54,24 @@ def functional_to_module(gm: GraphModuleWithAttr) -> tuple[KeptFunction, ...]:
     modules = dict(gm.named_modules(remove_duplicate=False))
     forward_overwritten(gm.graph, modules)
     plain = non_tensors(gm.graph, modules)
-    kept: list[KeptFunction] = []
-    for node in list(gm.graph.nodes):
-        function = called_function(node, modules)
-        recipe = RECIPES.get(function) if function else None
-        if recipe is None or node in plain:
-            continue
-        try:
-            _Replacement(gm, node, modules, plain).apply(recipe)
-        except _Keep as verdict:
-            prefix = "Tensor." if node.op == "call_method" else ""
-            name = prefix + getattr(function, "__name__", repr(function))
-            kept.append(KeptFunction(node=node.name, function=name, reason=str(verdict)))
+    kept: dict[Node, KeptFunction] = {}
+    for kinds in _PASSES:
+        for node in list(gm.graph.nodes):
+            function = called_function(node, modules)
+            recipe = RECIPES.get(function) if function else None
+            if recipe is None or not isinstance(recipe, kinds) or node in plain:
+                continue
+            try:
+                _Replacement(gm, node, modules, plain).apply(recipe)
+            except _Keep as verdict:
+                name = ("Tensor." if node.op == "call_method" else "") + _name_of(function)
+                kept[node] = KeptFunction(node=node.name, function=name, reason=str(verdict))
     gm.recompile()
-    return tuple(kept)
+    return tuple(kept[node] for node in gm.graph.nodes if node in kept)
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", repr(function)))
 
 
 class _Keep(Exception):
@@ -80,16 +104,27 @@ class _Replacement:
                 result = self.binary(recipe)
             elif isinstance(recipe, Method):
                 result = self.method(recipe)
+            elif isinstance(recipe, StackForm):
+                result = self.stack()
+            elif isinstance(recipe, AddcmulForm):
+                result = self.addcmul()
             elif isinstance(recipe, LayerForm):
                 result = self.layer(recipe)
+            elif isinstance(recipe, NormForm):
+                result = self.norm(recipe)
             else:
                 result = self.module_form(recipe)
         self.node.replace_all_uses_with(result)
-        reads = [source for source in self.node.all_input_nodes if source.op == "get_attr"]
-        self.gm.graph.erase_node(self.node)
-        for source in reads:
-            if not source.users:
-                self.gm.graph.erase_node(source)
+        self._erase(self.node, only_constants=isinstance(recipe, LayerForm | NormForm))
+
+    def _erase(self, node: Node, *, only_constants: bool) -> None:
+        """Erase a node and the reading of parameters that only it used, with what was computed from them."""
+        sources = node.all_input_nodes
+        self.gm.graph.erase_node(node)
+        for source in sources:
+            computed = only_constants and source.op in ("call_function", "call_method")
+            if not source.users and (source.op == "get_attr" or (computed and source.all_input_nodes)):
+                self._erase(source, only_constants=only_constants)
 
     def keep(self, reason: str) -> NoReturn:
         raise _Keep(reason)
@@ -152,16 +187,33 @@ class _Replacement:
         first = bound.pop("input")
         if not self.is_tensor(first):
             self.keep("its first argument is not a tensor")
+        for name, value in recipe.only.items():
+            if (given := bound.pop(name, value)) != value:
+                self.keep(f"{name}={given}")
         if self.overwritten is not None and "inplace" in recipe.parameters:
             bound["inplace"] = True
         if recipe.training_flag and bound.pop(recipe.training_flag, True) != self.owner_module.training:
             self.keep("its training flag does not follow the model's")
+        bound = {name: value for name, value in bound.items() if value is not None or name not in recipe.at_call}
         computed = {name: value for name, value in bound.items() if contains_node(value)}
         for name in computed:
             if name not in recipe.at_call:
                 self.keep(f"{name} is computed at run time")
             del bound[name]
         return self.call_module(recipe.op, recipe.module(**bound, **recipe.constants), first, **computed)
+
+    def stack(self) -> Node:
+        bound = self.bind(("tensors", "dim"), {"out": None})
+        dim = bound.get("dim", 0)
+        if not isinstance(bound["tensors"], list | tuple) or not isinstance(dim, int):
+            self.keep("its tensors or its dim are computed at run time")
+        parts = [self.create("call_method", "unsqueeze", (each, dim)) for each in bound["tensors"]]
+        return self.call_functional("cat", parts, dim=dim)
+
+    def addcmul(self) -> Node:
+        bound = self.bind(("input", "tensor1", "tensor2"), {"value": 1, "out": None})
+        product = self.call_functional("mul", bound["tensor1"], bound["tensor2"])
+        return self.call_functional("add", bound["input"], product)
 
     def layer(self, recipe: LayerForm) -> Node:
         bound = self.bind(("input", *LAYER_PARAMETERS[recipe.layer]), {})
@@ -173,14 +225,26 @@ class _Replacement:
             self.keep("no weight is given")
         return self.call_module(recipe.op, make_layer(recipe.layer, parameters[0], parameters[1], bound), first)
 
+    def norm(self, recipe: NormForm) -> Node:
+        bound = self.bind(("input", *NORM_PARAMETERS[recipe.op]), {"cudnn_enabled": True})
+        first = bound.pop("input")
+        given = {name: constant_value(self.gm, value) for name, value in bound.items()}
+        if any(value is None and bound[name] is not None for name, value in given.items()):
+            self.keep("its weight or statistics are computed from the model's inputs")
+        if recipe.op == "batch_norm" and given.get("running_mean") is None:
+            self.keep("it has no running statistics")
+        if given.get("training", False) != (self.owner_module.training and "training" in given):
+            self.keep("its training flag does not follow the model's")
+        if recipe.op == "instance_norm" and not given.get("use_input_stats", True):
+            self.keep("it does not normalize by its input's statistics")
+        return self.call_module(recipe.op, NORMS[recipe.op](given, self.owner_module), first)
+
     def parameter(self, value: Any) -> nn.Parameter:
-        """Return the parameter that a node reads, or keep the call."""
-        found: Any = self.gm if isinstance(value, Node) and value.op == "get_attr" else None
-        for name in str(value.target).split(".") if found is not None else ():
-            found = getattr(found, name, None)
-        if not isinstance(found, nn.Parameter):
+        """Return the parameter that a node reads, or one of what it computes from such; else keep the call."""
+        found = constant_value(self.gm, value) if isinstance(value, Node) else None
+        if not isinstance(found, Tensor):
             self.keep("its weight or bias is no parameter of a module")
-        return found
+        return found if isinstance(found, nn.Parameter) else nn.Parameter(found, requires_grad=False)
 
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, Node) and value not in self.plain

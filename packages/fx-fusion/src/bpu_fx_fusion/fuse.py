@@ -15,6 +15,7 @@ from .functional_to_module import functional_to_module
 from .graph import called_module
 from .graph_module import GraphModuleWithAttr
 from .handlers import FusionContext, FusionHandler
+from .one_dimensional import one_dimensional_to_two
 from .report import Fused, FusionReport
 from .sharing import members_of, settle_shared
 from .structure import replace_module
@@ -26,6 +27,7 @@ def fuse_fx(
     fuse_custom_config_dict: Mapping[str, Any] | None = None,
     *,
     absorb_batch_norm: bool = True,
+    example_inputs: Any = None,
 ) -> GraphModuleWithAttr:
     """Return the model as a graph module in which matching operations are fused modules.
 
@@ -42,6 +44,9 @@ def fuse_fx(
             are only checked.
         absorb_batch_norm: Fold BatchNorms into the layers before them; otherwise they become the child `bn` of the
             fused module.
+        example_inputs: A tensor, a tuple of what the forward takes, or a dict of it by name. Where given, the forward
+            may choose branches, loop and compute by sizes: all lengths but the batch become numbers, so the result is
+            for inputs of these sizes.
 
     Returns:
         The fused model. Its `fusion_report` tells what was fused and what was not, `fused_modules` which modules each
@@ -52,8 +57,9 @@ def fuse_fx(
         ConfigError: The configuration has another key, or names an attribute that the model does not have.
     """
     _check_config(model, fuse_custom_config_dict or {})
-    gm = trace(model)
+    gm = trace(model, example_inputs)
     kept_functions = functional_to_module(gm)
+    one_dimensional_to_two(gm)
     context = _context(gm, absorb_batch_norm)
     handlers, near_misses = find_matches(gm.graph, context)
     groups, shared = settle_shared(handlers, context)

@@ -56,6 +56,11 @@ class FusedConvAdd(FusedModule):
         """Return the chain's result for the convolution's input x and the addition's other operand."""
         return self._activate(self._convolve(x) + residual)
 
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Return the same: in eager models the chain stands where the FloatFunctional of the addition was."""
+        y: Tensor = self(x, residual)
+        return y
+
 
 _CONVS: Final[dict[type[nn.Module], tuple[str, str]]] = {
     nn.Conv2d: ("Conv", "2d"),

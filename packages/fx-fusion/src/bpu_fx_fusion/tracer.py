@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch.fx
@@ -12,19 +13,24 @@ from torch.fx import Graph, Node, Proxy
 
 from . import torch_ao
 from .errors import FxFusionError, TraceError
+from .examples import UNKNOWN, ExampleProxy, Examples
 from .float_functional import FloatFunctional
 from .graph_module import GraphModuleWithAttr
-from .leaf import ACTIVE_RECORDER, is_registered_leaf
+from .leaf import ACTIVE_RECORDER, is_leaf_callable, is_registered_leaf
 from .structure import copy_children, copy_structure, replace_module
 from .trace_error import explain, is_about_symbolic_values
 from .wrap import wrapped_names_patched
 
 
-def trace(model: nn.Module) -> GraphModuleWithAttr:
+def trace(model: nn.Module, example_inputs: Any = None) -> GraphModuleWithAttr:
     """Return the model's graph as a module; the model itself is not changed.
 
     A model that is a graph module already is not traced again, its graph is copied. Parameters, buffers and modules
     without children are shared with the model.
+
+    Args:
+        model: The model.
+        example_inputs: As of `fuse_fx`.
 
     Raises:
         TraceError: The forward cannot be recorded, or a module that it calls has forward hooks.
@@ -34,9 +40,19 @@ def trace(model: nn.Module) -> GraphModuleWithAttr:
         copy_children(traced)
         _replace_float_functionals(traced)
         return traced
-    tracer = Tracer()
-    graph = tracer.trace(model)
+    tracer = Tracer(example_inputs)
+    try:
+        graph = tracer.trace(model)
+    except TraceError:
+        if example_inputs is None:
+            raise
+        tracer = Tracer(example_inputs, fixes_batch=True)  # for a forward that computes with the batch in Python
+        graph = tracer.trace(model)
     return GraphModuleWithAttr(tracer.root, graph)
+
+
+_WRAPPING_PACKAGES = ("torchvision", "timm")
+"""Packages that keep functions of theirs whole since plain tracing cannot follow them."""
 
 
 class Tracer(torch.fx.Tracer):
@@ -47,11 +63,15 @@ class Tracer(torch.fx.Tracer):
     - `node.meta["owner"]` is the path of the module whose forward issued the node, "" for the root.
     - Modules with forward hooks are refused, since a graph would drop the hooks silently.
     - It works on a copy of the module tree, `tracer.root`, in which torch's FloatFunctional has become ours.
+    - With example inputs, sizes other than the batch are numbers, and Python may ask for any other number as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, example_inputs: Any = None, *, fixes_batch: bool = False) -> None:
         super().__init__()
+        self.fixes_batch = fixes_batch
         self._owners: list[str] = []
+        self._example_inputs = example_inputs
+        self.examples: Examples | None = None
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> Graph:
         """Return the graph of the root's forward.
@@ -69,6 +89,7 @@ class Tracer(torch.fx.Tracer):
         working_copy = copy_structure(root)
         _replace_float_functionals(working_copy)
         self._owners = [""]
+        self.examples = None if self._example_inputs is None else Examples(root, self._example_inputs)
         token = ACTIVE_RECORDER.set(self)
         try:
             with wrapped_names_patched():
@@ -79,6 +100,7 @@ class Tracer(torch.fx.Tracer):
             raise explain(error, type(root).__name__) from error
         finally:
             ACTIVE_RECORDER.reset(token)
+        self._erase_unused_numbers(graph)
         _register_constants(working_copy, graph)
         return graph
 
@@ -90,6 +112,8 @@ class Tracer(torch.fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Record the call of a leaf, or trace through the forward of any other module."""
+        if self.examples is not None and self.examples.evaluating:
+            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         _refuse_hooks(m, path)
         if self.is_leaf_module(m, path):
@@ -100,17 +124,89 @@ class Tracer(torch.fx.Tracer):
         finally:
             self._owners.pop()
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Record the reading of a parameter."""
+        if self.examples is not None and self.examples.evaluating:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """Create a node and note whose forward issued it."""
         node = super().create_node(*args, **kwargs)
         node.meta["owner"] = self._owners[-1]
         return node
 
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **named: Any) -> Any:
+        """Create a proxy and note what it stands for with the example inputs; what then does nothing is left out."""
+        if self.examples is not None and _does_nothing(kind, target, args, kwargs, self.examples):
+            return args[0]
+        if self.examples is not None and kind == "call_function" and _is_seen_through(target):
+            return target(*args, **kwargs)
+        created: Any = super().create_proxy(kind, target, args, kwargs, *rest, **named)
+        if self.examples is not None:
+            self.examples.note(created.node, args, kwargs, self.root)
+        return created
+
+    def proxy(self, node: Node) -> Proxy:
+        """Return the proxy of a node."""
+        made: Proxy = super().proxy(node) if self.examples is None else ExampleProxy(node, self)
+        return made
+
+    def to_bool(self, obj: Proxy) -> bool:
+        """Answer `if` by the example, unless it asks for the contents of a tensor."""
+        value = UNKNOWN if self.examples is None else self.examples.of(obj)
+        if value is UNKNOWN or isinstance(value, Tensor):
+            return bool(super().to_bool(obj))
+        return bool(value)
+
+    def iter(self, obj: Proxy) -> Iterator[Any]:
+        """Iterate over as many items as the example has."""
+        value = UNKNOWN if self.examples is None else self.examples.of(obj)
+        if not isinstance(value, (Tensor, tuple, list)):
+            found: Iterator[Any] = super().iter(obj)
+            return found
+        items: Any = obj
+        return iter([items[index] for index in range(len(value))])
+
+    def _erase_unused_numbers(self, graph: Graph) -> None:
+        """Erase what was only computed for Python to decide by."""
+        for node in graph.nodes if self.examples is not None else ():
+            node.meta.pop("is_wrapped", None)  # of a function that was seen through, on what it returned
+        for node in reversed(list(graph.nodes)) if self.examples is not None else ():
+            called = node.op in ("call_function", "call_method")
+            if called and not node.users and self.examples is not None and self.examples.is_number(node):
+                graph.erase_node(node)
+
     def record_method(self, owner: nn.Module, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Proxy:
         """Record the call of a method that is kept as one node: `get_attr` of its module, then `call_method`."""
+        if self.examples is not None and self.examples.evaluating:
+            raise TraceError(f"{name} is kept whole, so what it gives is not known while tracing.")
         path = self.path_of_module(owner) or "itself"
         module = self.create_proxy("get_attr", path, (), {})
-        return self.create_proxy("call_method", name, (module, *args), dict(kwargs))
+        called: Proxy = self.create_proxy("call_method", name, (module, *args), dict(kwargs))
+        return called
+
+
+def _is_seen_through(function: Any) -> bool:
+    """Whether a function was kept whole by torch.fx.wrap for tracing without example inputs; with them it need not."""
+    owner = (getattr(function, "__module__", None) or "").split(".")[0]
+    return owner in _WRAPPING_PACKAGES and isinstance(function, FunctionType) and not is_leaf_callable(function)
+
+
+def _does_nothing(kind: str, target: Any, args: Any, kwargs: Any, examples: Examples) -> bool:
+    """Whether a call returns its first argument: a check that holds, or a change to the type that it has."""
+    if kind == "call_function" and target is torch._assert:
+        condition = examples.of(args[0])
+        return isinstance(condition, bool) and condition
+    if kind != "call_method" or target not in ("to", "float", "type", "type_as", "contiguous") or not args:
+        return False
+    before = examples.of(args[0])
+    wanted = [examples.of(each) for each in (*args[1:], *kwargs.values())]
+    types = [getattr(each, "dtype", each) for each in wanted]
+    if target == "float":
+        types = [torch.float32]
+    has_type = any(isinstance(each, torch.dtype) for each in types)
+    return has_type and isinstance(before, Tensor) and all(each in (before.dtype, before.device) for each in types)
 
 
 def _replace_float_functionals(root: nn.Module) -> None:

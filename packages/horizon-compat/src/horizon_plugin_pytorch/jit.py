@@ -1,7 +1,9 @@
-"""TorchScript files in the vendor's plugin; every name says what there is instead."""
+"""TorchScript files: save, load, to_device."""
 
 from __future__ import annotations
 
-from .unavailable import explain_missing
+from bpu_deploy_tools import load_traced as load
+from bpu_deploy_tools import save_traced as save
+from bpu_deploy_tools import to_device as to_device
 
-__getattr__ = explain_missing(__name__)
+__all__ = ["load", "save", "to_device"]

@@ -12,14 +12,10 @@ from .errors import NotAvailableError, NotImportableError
 
 __all__ = ["UNAVAILABLE", "explain_missing"]
 
-_FUSE = "fuse_fx finds what to fuse by itself, and prepare_qat_fx calls it"
 _LOWER = (
     "bpu_deploy_tools.lower(quantized_model, example_inputs) holds the whole model to the march and returns a Program, "
     "which bpu_kernels runs"
 )
-_COMPILE = f"{_LOWER}; compiling it for the board is not part of this version"
-_SHOW = f"{_LOWER}; bpu_kernels.show(program) prints every operator with its cost"
-_TORCHSCRIPT = f"{_LOWER}; Programs take the place of TorchScript, bpu_kernels.save and load their files"
 _ONNX = f"{_LOWER}; there is no ONNX export in this version"
 _EAGER_CALIBRATION = (
     "use prepare_qat_fx with a calibration qconfig, then model.eval() and "
@@ -52,33 +48,17 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
         "argmax": _FLOAT,
         "filter": _OUTSIDE,
     },
-    "horizon_plugin_pytorch.jit": {
-        "load": _TORCHSCRIPT,
-        "save": _TORCHSCRIPT,
-        "to_device": _TORCHSCRIPT,
-    },
     "horizon_plugin_pytorch.quantization": {
         "CalibObserver": "use MovingAverageMinMaxObserver, or one of observer_v2",
         "HistogramObserver": _HISTOGRAM,
         "PrepareMethod": _NEWER,
         "QconfigSetter": _QCONFIG_DICT,
         "auto_calibrate": _EAGER_CALIBRATION,
-        "check_model": _LOWER,
-        "compile_model": _COMPILE,
-        "convert": "use convert_fx",
-        "export_hbir": _COMPILE,
         "freeze_qat_module": "set_fake_quantize(module, FakeQuantState.VALIDATION) keeps the scales of a module",
-        "fuse_known_modules": _FUSE,
-        "fuse_modules": _FUSE,
         "get_qconfig": "use get_default_qconfig",
         "load_calib_state_dict": "use qat_model.load_state_dict(calib_model.state_dict()), or load_observer_params",
-        "perf_model": _SHOW,
         "prepare": _NEWER,
-        "prepare_calibration": _EAGER_CALIBRATION,
-        "prepare_calibration_fx": _EAGER_CALIBRATION,
-        "prepare_qat": "use prepare_qat_fx",
         "qconfig_template": _QCONFIG_DICT,
-        "visualize_model": _SHOW,
     },
     "horizon_plugin_pytorch.quantization.observer": {
         "CalibObserver": "use MovingAverageMinMaxObserver, or one of observer_v2",
@@ -131,7 +111,7 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
         "model_profiler": _COMPARE,
         "profile_featuremap": _COMPARE,
         "script_profile": _COMPARE,
-        "set_preserve_qat_mode": "leave modules in float: a DeQuantStub before, a QuantStub behind, qconfig None",
+        "set_preserve_qat_mode": "prepare_qat_fx(..., hybrid=True, hybrid_dict=...) leaves modules in float",
         "show_cuda_memory_consumption": "use torch.cuda.memory_summary",
     },
 }

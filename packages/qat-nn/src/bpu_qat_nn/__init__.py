@@ -19,9 +19,12 @@ from .color import (
     rgb2yuv,
 )
 from .convert import convert_fx
+from .eager import convert, prepare_calibration, prepare_qat
+from .eager_fusion import fuse_known_modules, fuse_modules
 from .errors import (
     ArgumentError,
     BpuQatError,
+    CaptureError,
     ConvertError,
     InputError,
     NotOnGridError,
@@ -35,7 +38,8 @@ from .op import Operator, OpRow, Output
 from .ops import OPS, ROWS
 from .ops.functional import QATFloatFunctional, QFunctional
 from .ops.stubs import DeQuantStub, QuantStub
-from .prepare import prepare_qat_fx
+from .plain import plain_module
+from .prepare import prepare_calibration_fx, prepare_qat_fx
 from .qat_mode import QATMode, get_qat_mode, qat_mode_scope, set_qat_mode
 from .qat_module import QATModule
 from .qtensor import QTensor
@@ -51,6 +55,7 @@ __all__ = [
     "ROWS",
     "ArgumentError",
     "BpuQatError",
+    "CaptureError",
     "ConvertError",
     "DeQuantStub",
     "InputError",
@@ -81,8 +86,15 @@ __all__ = [
     "bgr2yuv",
     "centered_yuv2bgr",
     "centered_yuv2rgb",
+    "convert",
     "convert_fx",
+    "fuse_known_modules",
+    "fuse_modules",
     "get_qat_mode",
+    "plain_module",
+    "prepare_calibration",
+    "prepare_calibration_fx",
+    "prepare_qat",
     "prepare_qat_fx",
     "qat_mode_scope",
     "rgb2bgr",

@@ -108,6 +108,12 @@ def _to_rgb(input: Any, swing: str, mean: Any, std: Any, q_scale: Any, *, bgr: b
             f"expected a quantized tensor (int8 steps of centered YUV, scale 1), got {type(input).__name__}: this "
             "operator belongs behind the QuantStub of a converted model"
         )
+    if not input.holds_steps or (not torch.compiler.is_compiling() and _values(input.scale) != [1.0]):
+        raise QTensorError(
+            f"expected int8 steps of scale 1, which is what the pyramid gives, got "
+            f"{'steps' if input.holds_steps else 'real values'} of scale {_values(input.scale)}: insert this operator "
+            "behind the QuantStub of a converted model and set the stub's scale to 1, model.quant.scale.fill_(1)"
+        )
     row, scale = march_row(get_march()), _values(q_scale)
     if len(scale) != 1:
         raise QTensorError(f"expected one q_scale, got {scale}")

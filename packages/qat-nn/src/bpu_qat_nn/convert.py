@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bpu_fx_fusion import copy_structure, replace_module
+from bpu_fx_fusion import copy_structure, replace_module, shallow_copy
 
 from .errors import ArgumentError, ConvertError
 from .flow import is_wrapped
@@ -41,7 +41,10 @@ def convert_fx(
         ConvertError: the model has never seen data; the modules are listed.
     """
     if not isinstance(graph_module, ObservedGraphModule):
-        raise ArgumentError(f"expected the model that prepare_qat_fx returned, got {type(graph_module).__name__}")
+        raise ArgumentError(
+            f"expected the model that prepare_qat_fx returned, got {type(graph_module).__name__}; models of the eager "
+            "prepare_qat are converted by convert"
+        )
     unknown = sorted((convert_custom_config_dict or {}).keys() - {"preserved_attributes"})
     if unknown:
         raise ArgumentError(f"convert_custom_config_dict knows only 'preserved_attributes', got {unknown}")
@@ -52,7 +55,7 @@ def convert_fx(
             f"{len(blind)} modules have never seen data, so their scales are unknown; run calibration batches through "
             f"the model, or load a calibrated state dict:\n{shown}"
         )
-    source = graph_module if inplace else copy_structure(graph_module)
+    source = graph_module if inplace else _with_own_modules(graph_module)
     quantized = QuantizedGraphModule(source, graph_module.graph, type(graph_module).__name__)
     quantized.march = graph_module.march
     made: dict[int, nn.Module] = {}
@@ -67,6 +70,15 @@ def convert_fx(
     _drop_unread_parameters(quantized)
     quantized.eval()
     return quantized
+
+
+def _with_own_modules(gm: ObservedGraphModule) -> nn.Module:
+    """Return a copy whose modules can be edited; parameters and what becomes integers are shared with the original."""
+    copied = copy_structure(gm)
+    for module in list(copied.modules()):
+        if not module._modules and not isinstance(module, (QATModule, torch.jit.ScriptModule)):
+            replace_module(copied, module, shallow_copy(module))
+    return copied
 
 
 def _drop_unread_parameters(gm: QuantizedGraphModule) -> None:
@@ -98,10 +110,15 @@ def unobserved(gm: ObservedGraphModule) -> list[str]:
         module = modules.get(path)
         if not isinstance(module, QATModule) or node.op == "get_attr":
             continue
-        fake_quants = [module.activation_post_process]
-        if isinstance(module, WeightedQAT):
-            fake_quants.append(module.weight_fake_quant)
-        for fake_quant in fake_quants:
-            if fake_quant is not None and bool(torch.isinf(fake_quant.activation_post_process.amplitude()).any()):
-                found[path] = None
+        if is_blind(module):
+            found[path] = None
     return list(found)
+
+
+def is_blind(module: QATModule) -> bool:
+    """Whether an observer of a module has seen nothing."""
+    fake_quants = [module.activation_post_process]
+    if isinstance(module, WeightedQAT):
+        fake_quants.append(module.weight_fake_quant)
+    observers = [each.activation_post_process for each in fake_quants if each is not None]
+    return any(bool(torch.isinf(observer.amplitude()).any()) for observer in observers)

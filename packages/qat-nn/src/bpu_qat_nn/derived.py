@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .capture import uncaptured
+
 __all__ = ["Derived"]
 
 T = TypeVar("T")
@@ -40,16 +42,17 @@ class Derived:
             build: computes the result from them.
             extra: whatever else it depends on; compared by equality.
         """
-        if not self.keeps or torch.compiler.is_compiling():
+        if not self.keeps:
             return build()
-        for known, seen, result in self._entries:
-            if known == extra and all(map(_unchanged, seen, sources)):
-                found: T = result
-                return found
-        built = build()
-        self._entries.append((extra, [None if each is None else _Seen(each) for each in sources], built))
-        del self._entries[:-_KEPT]
-        return built
+        with uncaptured():
+            for known, seen, result in self._entries:
+                if known == extra and all(map(_unchanged, seen, sources)):
+                    found: T = result
+                    return found
+            built = build()
+            self._entries.append((extra, [None if each is None else _Seen(each) for each in sources], built))
+            del self._entries[:-_KEPT]
+            return built
 
     def __reduce__(self) -> tuple[type[Derived], tuple[bool]]:
         return Derived, (self.keeps,)

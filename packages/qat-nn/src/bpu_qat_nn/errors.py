@@ -8,6 +8,7 @@ from dataclasses import dataclass
 __all__ = [
     "ArgumentError",
     "BpuQatError",
+    "CaptureError",
     "ConvertError",
     "InputError",
     "NotOnGridError",
@@ -37,6 +38,10 @@ class InputError(BpuQatError, ValueError):
     """A tensor that a quantized module cannot take, by its shape or by what it is."""
 
 
+class CaptureError(BpuQatError, RuntimeError):
+    """A converted model that torch cannot trace, export or compile as it is."""
+
+
 class ConvertError(BpuQatError, ValueError):
     """A model that cannot be converted."""
 
@@ -51,6 +56,8 @@ class Refusal:
     """Kind of operation, e.g. ``Conv2d``."""
     reason: str
     way_out: str
+    floatable: bool = False
+    """Whether leaving the operator in float would do, as hybrid models have it."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.what}): {self.reason}. {self.way_out}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -21,7 +21,17 @@ from .ops import OPS
 from .ops.stubs import QATDeQuantStub, QATQuantStub
 from .torch_ao import own_type
 
-__all__ = ["Kind", "call_arguments", "called_module", "is_wrapped", "kinds_of", "moves", "row_of", "tensor_inputs"]
+__all__ = [
+    "Kind",
+    "call_arguments",
+    "called_module",
+    "is_wrapped",
+    "kinds_of",
+    "moves",
+    "place_of",
+    "row_of",
+    "tensor_inputs",
+]
 
 
 class Kind(Enum):
@@ -66,13 +76,26 @@ def tensor_inputs(node: Node, kinds: Mapping[Node, Kind]) -> list[Node]:
     return found
 
 
-def kinds_of(gm: GraphModuleWithAttr) -> dict[Node, Kind]:
-    """Return the kind of every node's value, assuming that whatever can be quantized is."""
+def place_of(node: Node, modules: Mapping[str, nn.Module]) -> str:
+    """Return the path of the module that a node calls, or else the node's name: what refusals call it."""
+    called = called_module(node, modules)
+    return node.name if called is None else called[0]
+
+
+def kinds_of(gm: GraphModuleWithAttr, floats: Container[str] = ()) -> dict[Node, Kind]:
+    """Return the kind of every node's value, assuming that whatever can be quantized is.
+
+    Args:
+        gm: the fused model.
+        floats: places that stay in float.
+    """
     modules = dict(gm.named_modules(remove_duplicate=False))
     plain = non_tensors(gm.graph, modules)
     kinds: dict[Node, Kind] = {}
     for node in gm.graph.nodes:
         kinds[node] = Kind.OTHER if node in plain else _kind(node, modules, kinds)
+        if kinds[node] is Kind.QUANTIZED and place_of(node, modules) in floats:
+            kinds[node] = Kind.FLOAT
     return kinds
 
 
@@ -101,7 +124,9 @@ def is_wrapped(node: Node, modules: Mapping[str, nn.Module]) -> bool:
     """Whether a node runs code of the user's that was kept whole."""
     if node.op == "call_method":
         first = node.args[0] if node.args else None
-        return isinstance(first, Node) and first.op == "get_attr"
+        if not isinstance(first, Node) or first.op != "get_attr":
+            return False
+        return first.target == "itself" or str(first.target) in modules
     if node.op != "call_function":
         return False
     owner = (getattr(node.target, "__module__", None) or "").split(".")[0]

@@ -11,7 +11,9 @@ from torch import Tensor
 from bpu_fx_fusion import GraphModuleWithAttr
 from bpu_kernels.march import March
 
+from .capture import in_capture_scope
 from .errors import ArgumentError
+from .plain import captured_call
 from .report import PrepareReport
 
 __all__ = ["ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]
@@ -50,6 +52,18 @@ class QuantizedGraphModule(_FullPrecision):
 
     march: March
     """The march it was converted for."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute; while torch traces or compiles, as calls of ``torch.ops.bpu`` that it can follow."""
+        if in_capture_scope():
+            return super().__call__(*args, **kwargs)
+        if torch.compiler.is_dynamo_compiling():
+            from .compiled import compiled_call
+
+            return compiled_call(self, args, kwargs)
+        if torch._C._get_tracing_state() is not None:
+            return captured_call(self, args, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Any:
         """Stay in evaluation: integers do not train."""

@@ -13,13 +13,16 @@ from bpu_kernels.dtypes import qint32
 
 from .errors import QTensorError
 
-__all__ = ["MOVES", "MOVING_MODULES", "QUERIES", "Movement", "moved_axis", "movement"]
+__all__ = ["MOVES", "MOVING_MODULES", "QUERIES", "SEQUENCES", "Movement", "moved_axis", "movement"]
 
 MOVES: dict[str, str] = {
     "reshape": "reshape",
     "view": "reshape",
     "flatten": "reshape",
     "unflatten": "reshape",
+    "ravel": "reshape",
+    "reshape_as": "reshape",
+    "view_as": "reshape",
     "squeeze": "reshape",
     "unsqueeze": "reshape",
     "permute": "permute",
@@ -28,6 +31,7 @@ MOVES: dict[str, str] = {
     "swapdims": "permute",
     "movedim": "permute",
     "moveaxis": "permute",
+    "t": "permute",
     "__getitem__": "slice",
     "getitem": "slice",
     "narrow": "slice",
@@ -35,6 +39,22 @@ MOVES: dict[str, str] = {
     "chunk": "slice",
     "split": "slice",
     "unbind": "slice",
+    "tensor_split": "slice",
+    "index_select": "copies",
+    "expand": "copies",
+    "expand_as": "copies",
+    "broadcast_to": "copies",
+    "repeat": "copies",
+    "tile": "copies",
+    "repeat_interleave": "copies",
+    "roll": "copies",
+    "flip": "copies",
+    "fliplr": "copies",
+    "flipud": "copies",
+    "pixel_shuffle": "several",
+    "pixel_unshuffle": "several",
+    "native_channel_shuffle": "several",
+    "channel_shuffle": "several",
     "contiguous": "same",
     "clone": "same",
     "detach": "same",
@@ -43,10 +63,42 @@ MOVES: dict[str, str] = {
     "cpu": "same",
     "cuda": "same",
 }
-"""Functions and methods that only move elements -> the kind of movement; scale and type pass through them."""
+"""Functions and methods that only move elements -> the kind of movement; scale and type pass through them.
 
-MOVING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten)
+"copies" picks elements axis by axis, some of them more than once; "several" is a sequence of the others (SEQUENCES).
+"""
+
+MOVING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 """Modules that only move elements, and so take quantized tensors as they are."""
+
+
+def pixel_shuffle(x: Any, upscale_factor: int) -> Any:
+    """(N, C r r, H, W) -> (N, C, H r, W r)."""
+    n, c, h, w = (int(length) for length in x.shape)
+    r = upscale_factor
+    return x.reshape(n, c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // (r * r), h * r, w * r)
+
+
+def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
+    """(N, C, H r, W r) -> (N, C r r, H, W)."""
+    n, c, h, w = (int(length) for length in x.shape)
+    r = downscale_factor
+    return x.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4).reshape(n, c * r * r, h // r, w // r)
+
+
+def channel_shuffle(x: Any, groups: int) -> Any:
+    """(N, g C, ...) -> (N, C g, ...)."""
+    n, c, *space = (int(length) for length in x.shape)
+    return x.reshape(n, groups, c // groups, *space).transpose(1, 2).reshape(n, c, *space)
+
+
+SEQUENCES: dict[str, Callable[..., Any]] = {
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    "channel_shuffle": channel_shuffle,
+    "native_channel_shuffle": channel_shuffle,
+}
+"""Movements that are sequences of simpler ones."""
 
 QUERIES = frozenset(
     {
@@ -82,6 +134,7 @@ def movement(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
     kind = MOVES.get(name)
     if kind is None:
         return None
+    func, args = _like_another(name, func, args)
     first, *rest = (*args, *kwargs.values())
     retypes = [value for value in rest if isinstance(value, torch.dtype) or (name == "to" and hasattr(value, "shape"))]
     if retypes:
@@ -93,6 +146,14 @@ def movement(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
         return Movement(name, kind, first, lambda tensor: func(tensor, *args[1:], **kwargs))
     keyword = next(iter(kwargs))
     return Movement(name, kind, first, lambda tensor: func(**{**kwargs, keyword: tensor}))
+
+
+def _like_another(name: str, func: Callable[..., Any], args: Sequence[Any]) -> tuple[Callable[..., Any], Sequence[Any]]:
+    """Return a call that takes another tensor's shape with the shape itself."""
+    if name not in ("reshape_as", "view_as", "expand_as") or len(args) != 2:
+        return func, args
+    named: Callable[..., Any] = torch.Tensor.expand if name == "expand_as" else torch.Tensor.reshape
+    return named, (args[0], tuple(int(n) for n in args[1].shape))
 
 
 def moved_axis(moves: Movement) -> int:

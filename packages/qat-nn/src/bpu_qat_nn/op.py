@@ -100,9 +100,9 @@ class Operator:
 
 def out_of_place(module: nn.Module) -> nn.Module:
     """Return a copy of a float module that does not overwrite its input, which others may use."""
-    copied = copy.copy(module)
+    copied: nn.Module = copy.copy(module)
     if hasattr(copied, "inplace"):
-        copied.inplace = False
+        vars(copied)["inplace"] = False
     return copied
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import QConfig
 
+from .constants import constants_of
 from .errors import Refusal
-from .flow import Kind, call_arguments, called_module, kinds_of, moves, row_of, tensor_inputs
+from .flow import Kind, call_arguments, called_module, kinds_of, moves, place_of, row_of, tensor_inputs
 from .limits import limit_problems, output_dtype, qconfig_problems
 from .moves import MOVING_MODULES
 from .op import OpRow
@@ -49,18 +50,30 @@ class Plan:
     report: PrepareReport
 
 
-def plan(gm: GraphModuleWithAttr, resolver: QConfigResolver, row: MarchRow) -> Plan:
-    """Decide about every node of a fused model; nothing is changed."""
-    return _Planner(gm, resolver, row).plan()
+def plan(
+    gm: GraphModuleWithAttr, resolver: QConfigResolver, row: MarchRow, floats: Mapping[str, str] | None = None
+) -> Plan:
+    """Decide about every node of a fused model; nothing is changed.
+
+    Args:
+        gm: the fused model.
+        resolver: knows its qconfigs.
+        row: the march.
+        floats: places that stay in float, and why.
+    """
+    return _Planner(gm, resolver, row, floats or {}).plan()
 
 
 class _Planner:
     """Walks the graph once, in order of execution, so the types of a node's inputs are known when it is reached."""
 
-    def __init__(self, gm: GraphModuleWithAttr, resolver: QConfigResolver, row: MarchRow) -> None:
-        self.gm, self.resolver, self.row = gm, resolver, row
+    def __init__(
+        self, gm: GraphModuleWithAttr, resolver: QConfigResolver, row: MarchRow, floats: Mapping[str, str]
+    ) -> None:
+        self.gm, self.resolver, self.row, self.floats = gm, resolver, row, floats
         self.modules = dict(gm.named_modules(remove_duplicate=False))
-        self.kinds = kinds_of(gm)
+        self.kinds = kinds_of(gm, floats)
+        self.constants = constants_of(gm, self.kinds)
         self.types: dict[Node, QuantDType] = {}
         """Type of every quantized value; those that only running tells are missing."""
         self.swaps: dict[str, Swap] = {}
@@ -70,8 +83,13 @@ class _Planner:
 
     def plan(self) -> Plan:
         for node in self.gm.graph.nodes:
-            called = called_module(node, self.modules)
-            if called is not None:
+            called, place = called_module(node, self.modules), place_of(node, self.modules)
+            if place in self.floats:
+                what = (
+                    getattr(node.target, "__name__", str(node.target)) if called is None else type(called[1]).__name__
+                )
+                self.left[place] = LeftInFloat(path=place, what=what, reason=self.floats[place])
+            elif called is not None:
                 self._decide_module(node, *called)
             elif node.op in ("call_function", "call_method"):
                 self._decide_function(node)
@@ -88,8 +106,9 @@ class _Planner:
         row = None if called is None else row_of(called[1])
         return row is not None and row.qat is QATQuantStub
 
-    def _refuse(self, path: str, what: str, reason: str, way_out: str) -> None:
-        self.refusals.setdefault((path, reason), Refusal(path=path, what=what, reason=reason, way_out=way_out))
+    def _refuse(self, path: str, what: str, reason: str, way_out: str, floatable: bool = False) -> None:
+        refusal = Refusal(path=path, what=what, reason=reason, way_out=way_out, floatable=floatable)
+        self.refusals.setdefault((path, reason), refusal)
 
     def _input_types(self, node: Node) -> list[QuantDType | None]:
         return [self.types.get(source) for source in tensor_inputs(node, self.kinds)]
@@ -106,7 +125,7 @@ class _Planner:
         elif row is not None and row.qat is QATQuantStub:
             self._decide_stub(node, path, module, row, qconfig)
         elif Kind.QUANTIZED not in kinds and (Kind.FLOAT in kinds or Kind.OPAQUE not in kinds):
-            self._decide_float(path, what, row, qconfig)
+            self._decide_float(node, path, what, row, qconfig)
         elif Kind.FLOAT in kinds:
             self._refuse_mixed(node, path, what)
         elif row is None:
@@ -114,10 +133,11 @@ class _Planner:
                 "Put a DeQuantStub before it and, if quantized layers follow, a QuantStub behind it, or write it in "
                 "supported operators (docs/operators.md)"
             )
-            self._refuse(path, what, "it has no integer form", way_out)
+            self._refuse(path, what, "it has no integer form", way_out, floatable=True)
         elif qconfig is None and row.qat.own_scale and Kind.QUANTIZED in kinds:
             way_out = "Give it a qconfig, or put a DeQuantStub before it"
-            self._refuse(path, what, "its qconfig is None or missing, but its input is quantized", way_out)
+            reason = "its qconfig is None or missing, but its input is quantized"
+            self._refuse(path, what, reason, way_out, floatable=True)
         elif qconfig is not None or not row.qat.own_scale:
             self._accept(node, path, module, row, qconfig or _NO_QCONFIG)
 
@@ -132,9 +152,12 @@ class _Planner:
             passed = [self.types.get(s) for s in tensor_inputs(node, self.kinds) if self.kinds[s] is Kind.QUANTIZED]
             self._take(node, path, module, row, qconfig, passed)
 
-    def _decide_float(self, path: str, what: str, row: OpRow | None, qconfig: QConfig | None) -> None:
+    def _decide_float(self, node: Node, path: str, what: str, row: OpRow | None, qconfig: QConfig | None) -> None:
         """An operator on real values stays as it is; with weights and a qconfig that is hardly what was meant."""
         if row is None or qconfig is None:
+            return
+        if node in self.constants:
+            self.left[path] = LeftInFloat(path=path, what=what, reason="it computes a constant")
             return
         if issubclass(row.qat, WeightedQAT):
             way_out = "Put a QuantStub before it, or set its qconfig to None to leave it in float"
@@ -158,7 +181,8 @@ class _Planner:
             self._refuse(path, what, "its qconfig has no weight part", "Give it a qconfig that quantizes weights")
         elif extra:
             reason = f"its call gives {', '.join(extra)}, which the integer form does not take"
-            self._refuse(path, what, reason, "Give it to the constructor as a number, or leave the module in float")
+            way_out = "Give it to the constructor as a number, or leave the module in float"
+            self._refuse(path, what, reason, way_out, floatable=True)
         else:
             self._take(node, path, module, row, qconfig, self._input_types(node), given)
 
@@ -204,11 +228,13 @@ class _Planner:
         method: str | None,
         given: dict[str, Any],
     ) -> None:
-        problems = list(qconfig_problems(swap.row, swap.qconfig, self.row))
-        if not problems:
-            problems = list(limit_problems(swap.row, module, self.row, dtype, inputs, method, given))
+        what, problems = type(module).__name__, list(qconfig_problems(swap.row, swap.qconfig, self.row))
         for reason, way_out in problems:
-            self._refuse(swap.path, type(module).__name__, reason, way_out)
+            self._refuse(swap.path, what, reason, way_out)
+        if not problems:
+            floatable = method is not None and swap.row.qat is not QATQuantStub
+            for reason, way_out in limit_problems(swap.row, module, self.row, dtype, inputs, method, given):
+                self._refuse(swap.path, what, reason, way_out, floatable)
 
     def _decide_function(self, node: Node) -> None:
         if Kind.QUANTIZED not in [self.kinds[source] for source in tensor_inputs(node, self.kinds)]:
@@ -226,7 +252,7 @@ class _Planner:
                 "Use a supported operator or module (docs/operators.md), put a DeQuantStub before it, or keep it whole "
                 "with wrap if it works on quantized tensors"
             )
-            self._refuse(node.name, shown, "this function has no integer form", way_out)
+            self._refuse(node.name, shown, "this function has no integer form", way_out, floatable=True)
 
     def _pass_type(self, node: Node) -> None:
         known = next(iter(self._input_types(node)), None)
@@ -258,6 +284,6 @@ class _Planner:
         """A module is replaced wherever it is called, so it cannot be called on real tensors as well."""
         replaced = {id(self.modules[path]) for path in self.swaps}
         for path, left in list(self.left.items()):
-            if id(self.modules[path]) in replaced:
+            if id(self.modules.get(path)) in replaced:
                 reason = "it is called on quantized tensors and on real ones"
                 self._refuse(path, left.what, reason, "Make two modules of it")

@@ -12,16 +12,20 @@ from torch import nn
 
 from bpu_fx_fusion import GraphModuleWithAttr, fuse_fx, replace_module, shallow_copy
 from bpu_kernels.march import MarchRow, march_row
-from bpu_qconfig import QConfigMapping, get_march
+from bpu_qconfig import FakeQuantState, QConfigMapping, get_march, set_fake_quantize
 
+from .constants import quantize_constants
 from .errors import ArgumentError, PrepareError
 from .flow import row_of
 from .graph_module import ObservedGraphModule, QuantizedGraphModule, expect_full_precision
+from .hybrid import Chosen, plan_hybrid
 from .plan import Swap, plan
 from .qat_mode import QATMode, get_qat_mode
+from .qat_module import QATModule
+from .quantized_module import QuantizedModule
 from .resolve import QConfigResolver
 
-__all__ = ["prepare_qat_fx"]
+__all__ = ["prepare_calibration_fx", "prepare_qat_fx"]
 
 
 def prepare_qat_fx(
@@ -31,6 +35,8 @@ def prepare_qat_fx(
     optimize_graph: bool = False,
     hybrid: bool = False,
     hybrid_dict: Mapping[str, Any] | None = None,
+    *,
+    example_inputs: Any = None,
 ) -> ObservedGraphModule:
     """Return a model for calibration and quantization-aware training.
 
@@ -44,30 +50,41 @@ def prepare_qat_fx(
             optional, entries as pairs or as dicts; None: the modules' ``qconfig`` attributes alone.
         prepare_custom_config_dict: ``{"preserved_attributes": [names]}``; all attributes are kept in any case.
         optimize_graph: accepted for compatibility; it has a meaning on the BERNOULLI march only.
-        hybrid: not supported; leave operators in float by a DeQuantStub before and a QuantStub behind them.
-        hybrid_dict: not supported, as hybrid.
+        hybrid: leave in float what has no integer form or no qconfig, between stubs that are inserted around it.
+        hybrid_dict: ``{"module_name": [paths], "module_type": [types]}``, what else shall stay in float; functions are
+            named by a module around them. Needs hybrid.
+        example_inputs: a tensor or a tuple of what forward takes. With them, forward may choose branches and loop by
+            sizes; all lengths but the batch are then fixed.
 
     Returns:
         The prepared model; its ``prepare_report`` tells what was quantized and what was not.
 
     Raises:
         PrepareError: something cannot be quantized; ``refusals`` lists every place with reason and way out.
-        ArgumentError: hybrid was asked for, or the model is prepared, converted or in half precision already.
+        ArgumentError: hybrid_dict is not what it must be, or the model is prepared, converted or in half precision
+            already.
 
     Warns:
         UserWarning: an entry of qconfig_dict matches nothing.
     """
-    if hybrid or hybrid_dict:
-        raise ArgumentError(
-            "hybrid models are not supported: put a DeQuantStub before the operators that shall stay in float and a "
-            "QuantStub behind them, and set their qconfig to None"
-        )
+    chosen = Chosen.from_dict(hybrid_dict)
+    if hybrid_dict and not hybrid:
+        raise ArgumentError("hybrid_dict says what stays in float in a hybrid model; give hybrid=True with it")
     _expect_float(model)
     row = march_row(get_march())
-    gm = fuse_fx(model, prepare_custom_config_dict, absorb_batch_norm=get_qat_mode() is QATMode.FuseBN)
+    gm = fuse_fx(
+        model,
+        prepare_custom_config_dict,
+        absorb_batch_norm=get_qat_mode() is QATMode.FuseBN,
+        example_inputs=example_inputs,
+    )
+    quantize_constants(gm)
     resolver = QConfigResolver(gm, QConfigMapping.from_dict(qconfig_dict))
     resolver.warn_unused(model, stacklevel=2)
-    decided = plan(gm, resolver, row)
+    if hybrid:
+        gm, decided = plan_hybrid(gm, resolver.given, chosen.places(gm, model), row)
+    else:
+        decided = plan(gm, resolver, row)
     if decided.refusals:
         raise PrepareError(decided.refusals, row.march)
     prepared = ObservedGraphModule(gm, gm.graph, type(gm).__name__)
@@ -77,9 +94,32 @@ def prepare_qat_fx(
     return prepared
 
 
+def prepare_calibration_fx(
+    model: nn.Module,
+    qconfig_dict: Mapping[str, Any] | QConfigMapping | None = None,
+    prepare_custom_config_dict: Mapping[str, Any] | None = None,
+    optimize_graph: bool = False,
+    hybrid: bool = False,
+    hybrid_dict: Mapping[str, Any] | None = None,
+) -> ObservedGraphModule:
+    """Return what ``prepare_qat_fx`` returns, in evaluation mode and CALIBRATION state: run batches through it."""
+    prepared = prepare_qat_fx(
+        model, qconfig_dict, prepare_custom_config_dict, optimize_graph, hybrid=hybrid, hybrid_dict=hybrid_dict
+    )
+    prepared.eval()
+    set_fake_quantize(prepared, FakeQuantState.CALIBRATION)
+    return prepared
+
+
 def _expect_float(model: nn.Module) -> None:
     if isinstance(model, (ObservedGraphModule, QuantizedGraphModule)):
         raise ArgumentError(f"expected a float model, got one that is {type(model).__mro__[1].__name__} already")
+    for name, module in model.named_modules():
+        if isinstance(module, (QATModule, QuantizedModule)):
+            raise ArgumentError(
+                f"expected a float model, but {name} is {type(module).__name__} already: calls of the FX flow and of "
+                "the eager mode (prepare_qat, convert) are not mixed"
+            )
     for name, parameter in model.named_parameters():
         expect_full_precision(parameter, f"the parameter {name} is")
 

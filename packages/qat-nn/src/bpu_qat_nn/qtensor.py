@@ -19,7 +19,7 @@ from bpu_kernels.march import MarchRow
 from bpu_kernels.torch_ops import run
 
 from .errors import ArgumentError, NotOnGridError, QTensorError
-from .moves import QUERIES, Movement, moved_axis, movement
+from .moves import QUERIES, SEQUENCES, Movement, moved_axis, movement
 
 __all__ = ["QTensor", "plain"]
 
@@ -170,6 +170,10 @@ class QTensor(Tensor):
         narrow: bool = False,
     ) -> QTensor:
         """Run an integer operator on tensors that hold steps; lowering has a method of this name that records it."""
+        recording: Any = next((x for x in inputs if not isinstance(x, QTensor)), None)
+        if recording is not None:  # then this tensor is a constant
+            recorded: QTensor = recording.invoke(kernel, row, *inputs, scale=scale, dtype=dtype, axis=axis)
+            return recorded
         y = run(kernel, row, *(plain(x) for x in inputs), narrow=narrow)
         return QTensor(y, scale, None, dtype, axis)
 
@@ -211,6 +215,8 @@ class QTensor(Tensor):
         name = getattr(func, "__name__", str(func))
         if name in ("__get__", "__set__", "__delete__") or name in QUERIES:
             return _asked(func, name, args, kwargs)
+        if name in SEQUENCES:
+            return SEQUENCES[name](*args, **kwargs)
         moves = movement(func, args, kwargs)
         if moves is None or not isinstance(moves.source, QTensor):
             raise QTensorError(_refusal(name))

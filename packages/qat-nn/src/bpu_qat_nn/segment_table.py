@@ -49,7 +49,8 @@ def zone_borders(real_steps: Callable[[Tensor], Tensor]) -> list[int]:
 def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: float, device: torch.device) -> Lut16:
     """Return the table of ``y = function(x * x_scale) / scale`` on int16 steps.
 
-    Where the function is not defined, the table holds 0.
+    Where the function is not defined, the table holds 0. At a pole, where it leaps through the whole range, the table
+    passes through the middle.
 
     Args:
         function: elementwise, accepts float64.
@@ -80,7 +81,15 @@ def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: f
     lines.append((0, ends[1], 0, 0, qint16.max))
     columns = [torch.tensor(column, device=device) for column in zip(*lines, strict=True)]
     line = SegmentLine(k=columns[0], b=columns[1], add_lsh=columns[2], sum_rsh=columns[3], max=columns[4])
-    return Lut16(line=line, tables=torch.stack(tables).to(torch.int16).to(device))
+    return Lut16(line=line, tables=_without_leaps(torch.stack(tables)).to(torch.int16).to(device))
+
+
+def _without_leaps(tables: Tensor) -> Tensor:
+    """Bring neighbouring entries within 15 bits of each other, as interpolation needs: a pole's leap takes two."""
+    columns = [tables[:, 0]]
+    for column in tables.unbind(1)[1:]:
+        columns.append(column.clamp(columns[-1] - qint16.max, columns[-1] + qint16.max))
+    return torch.stack(columns, 1)
 
 
 def _slope(rise: int, run: int) -> tuple[int, int]:

@@ -54,6 +54,7 @@ from .partial import Partial
 from .qconfig import FakeQuantFactory, QConfig, as_qconfig
 from .scale import SMALLEST_SCALE, scale_from_range
 from .state import FakeQuantState, ObserverCopy, load_observer_params, set_fake_quantize
+from .synchronize import synchronize_observers
 from .validate import Problem, check_qconfig_for_march
 
 __all__ = [
@@ -116,4 +117,5 @@ __all__ = [
     "scale_from_range",
     "set_fake_quantize",
     "set_march",
+    "synchronize_observers",
 ]

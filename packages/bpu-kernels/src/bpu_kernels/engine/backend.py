@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..program import Program
     from ..run import Progress
 
-__all__ = ["native_available", "run_native", "why_unavailable"]
+__all__ = ["native_available", "native_library", "run_native", "why_unavailable"]
 
 _plans: WeakKeyDictionary[Program, dict[tuple[frozenset[str], int], Plan]] = WeakKeyDictionary()
 
@@ -38,6 +39,12 @@ def why_unavailable() -> str | None:
 def native_available() -> bool:
     """Whether the engine is installed, and passes its self-test on this machine."""
     return why_unavailable() is None
+
+
+def native_library() -> ctypes.CDLL | None:
+    """Return the library for functions beside plans; None where the engine cannot be used."""
+    library = load_library()
+    return library if not isinstance(library, str) and native_available() else None
 
 
 def run_native(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char_p, c_int32, c_int64, c_void_p
+from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,10 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "bpu_plan_create": (c_void_p, [c_void_p, c_int64, c_void_p, c_int64, c_int32, c_char_p, c_int64]),
     "bpu_plan_run": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int32]),
     "bpu_plan_destroy": (None, [c_void_p]),
+    "bpu_layer_range": (None, [c_void_p, c_void_p, c_void_p, c_int32]),
+    "bpu_layer_output": (None, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
+    "bpu_quantize_rows": (None, [c_void_p, c_int64, c_int64, c_void_p, c_float, c_float, *[c_void_p] * 5, c_int32]),
+    "bpu_masked_gradient": (None, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int32]),
 }
 """Functions of native/src/engine.h: what they return and take."""
 

@@ -14,6 +14,7 @@ from ..fixed_point import compensation, half, wrap32
 from ..kernel import IntArray, Kernel
 from ..march import MarchRow
 from ..ops.concat import Concat
+from ..ops.constant import Constant
 from ..ops.conv import Conv2d, Conv3d, Convolution
 from ..ops.conv_transpose import ConvTranspose2d
 from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
@@ -42,6 +43,7 @@ OPCODES = (
     "window sum",
     "window max",
     "bilinear",
+    "constant",
 )
 """Kinds of steps in the order of native/src/plan.cpp."""
 
@@ -336,6 +338,12 @@ def _concat(context: Context, kernel: Concat) -> None:
         before += x.spec.shape[kernel.axis]
 
 
+def _constant(context: Context, kernel: Constant) -> None:
+    words = context.begin("constant")
+    words.tensor(context.out)
+    words.array(kernel.run(context.row).view(np.uint8).ravel(), "uint8")
+
+
 def _nothing(context: Context, kernel: Kernel) -> None:
     """The output is the input."""
 
@@ -345,6 +353,7 @@ STEPS: dict[type[Kernel], Callable[[Context, Any], None]] = {
     AddScaled: _add_scaled,
     AvgPool2d: _avg_pool,
     Concat: _concat,
+    Constant: _constant,
     Conv2d: _convolution,
     Conv3d: _convolution,
     ConvTranspose2d: _conv_transpose,

@@ -16,7 +16,7 @@ from ..march import MarchRow
 from ..multiplier import Bias, ResidualScale
 from .conv import addend_problems, contract, finish
 
-__all__ = ["ConvTranspose2d", "conv_transpose2d_limits"]
+__all__ = ["ConvTranspose2d", "conv_transpose2d_limits", "padding_problems"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +107,16 @@ class ConvTranspose2d(Kernel):
         return prod(inputs[0].shape) * int(prod(self.weight.shape[1:]))
 
 
+def padding_problems(kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]) -> list[str]:
+    """Return which paddings the hardware gets wrong or lacks; cutting edges off the unpadded result replaces them."""
+    found = []
+    if any(p > k // s for p, k, s in zip(pad, kernel, stride, strict=True)):
+        found.append(f"padding {pad} (allowed: kernel {kernel} divided by stride {stride})")
+    if any(2 * p % s for p, s in zip(pad, stride, strict=True)):
+        found.append(f"padding {pad} with stride {stride} (twice the padding must be a multiple of the stride)")
+    return found
+
+
 def conv_transpose2d_limits(
     row: MarchRow,
     *,
@@ -123,10 +133,7 @@ def conv_transpose2d_limits(
         *outside("stride", stride, row.transpose_stride),
         *dtype_problems(row, [TensorSpec((), x)], (qint8,)),
     ]
-    if any(p > k // s for p, k, s in zip(pad, kernel, stride, strict=True)):
-        found.append(f"padding {pad} (allowed: kernel {kernel} divided by stride {stride})")
-    if any(2 * p % s for p, s in zip(pad, stride, strict=True)):
-        found.append(f"padding {pad} with stride {stride} (twice the padding must be a multiple of the stride)")
+    found += padding_problems(kernel, stride, pad)
     if row.wider_than_high and stride[0] > stride[1]:
         found.append(f"stride {stride}, higher than wide")
     if any(k < s for k, s in zip(kernel, stride, strict=True)):

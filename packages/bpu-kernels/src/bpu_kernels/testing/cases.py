@@ -17,6 +17,7 @@ from ..kernel import IntArray, TensorSpec
 from ..march import Limit, March, MarchRow, march_row
 from ..multiplier import ResidualScale
 from ..ops.concat import Concat
+from ..ops.constant import Constant
 from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
 from ..ops.layout import Pad, Reshape, Slice, Transpose
 from ..ops.lut import Lut8
@@ -185,11 +186,18 @@ def _resize_nearest(rng: Rng, row: MarchRow) -> Case:
     return ResizeNearest(size=tuple(n * int(f) for n, f in zip(x.shape[1:3], factors, strict=True))), (x,)
 
 
+def _constant(rng: Rng, row: MarchRow) -> Case:
+    dtype = row.activations[rng.integers(len(row.activations))]
+    values = _feature_map(rng, dtype)
+    return Constant(values=values.ravel().astype(np.int16), shape=values.shape, dtype=dtype), ()
+
+
 CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "add": _add,
     "add_scaled": _add_scaled,
     "avg_pool2d": _avg_pool2d,
     "concat": _concat,
+    "constant": _constant,
     "conv2d": weighted.conv2d,
     "conv3d": weighted.conv3d,
     "conv_transpose2d": weighted.conv_transpose2d,

@@ -29,11 +29,14 @@ Choice = tuple[Kernel, tuple[Value, ...]]
 
 
 def program_of(kernel: Kernel, march: March | str, inputs: Sequence[IntArray]) -> tuple[Program, dict[str, IntArray]]:
-    """Return a Program of one node, whose output is called "out", and its inputs by name."""
+    """Return a Program of one node, whose output is called "out", and its inputs by name.
+
+    It has an input even if the node, as a constant, reads none.
+    """
     builder = ProgramBuilder(march)
-    named = {f"x{i}": value for i, value in enumerate(inputs)}
+    named = {f"x{i}": value for i, value in enumerate(inputs or (np.zeros((1, 1), np.int8),))}
     values = [builder.input(name, value.shape, quant_dtype(value.dtype), 1.0) for name, value in named.items()]
-    builder.output(builder.add(kernel, *values, name="node", scale=1.0), "out")
+    builder.output(builder.add(kernel, *values[: len(inputs)], name="node", scale=1.0), "out")
     return builder.build(), named
 
 

@@ -8,7 +8,19 @@ as they come, and its axes are the tensor's own.
 
 from __future__ import annotations
 
+from .layer_pass import Bits, LayerPass, Quantized, has_passes, quantize_rows
 from .run import CHANNEL_FIRST, run, tensors_to_numpy
 from .weighted import accumulate, finish
 
-__all__ = ["CHANNEL_FIRST", "accumulate", "finish", "run", "tensors_to_numpy"]
+__all__ = [
+    "CHANNEL_FIRST",
+    "Bits",
+    "LayerPass",
+    "Quantized",
+    "accumulate",
+    "finish",
+    "has_passes",
+    "quantize_rows",
+    "run",
+    "tensors_to_numpy",
+]

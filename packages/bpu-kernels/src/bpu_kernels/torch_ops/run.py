@@ -16,6 +16,7 @@ from ..fixed_point import Array, Multiplier, compensation, requantize, requantiz
 from ..kernel import Kernel
 from ..march import MarchRow
 from ..ops.concat import Concat
+from ..ops.constant import Constant
 from ..ops.conv import Conv2d, Conv3d
 from ..ops.conv_transpose import ConvTranspose2d
 from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
@@ -156,6 +157,7 @@ RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     AddScaled: _add_scaled,
     AvgPool2d: _avg_pool,
     Concat: lambda kernel, row, *xs: torch.cat(xs, kernel.axis),
+    Constant: lambda kernel, row: _stored(kernel.values.reshape(kernel.shape), kernel.dtype),
     Conv2d: _weighted,
     Conv3d: _weighted,
     ConvTranspose2d: _weighted,

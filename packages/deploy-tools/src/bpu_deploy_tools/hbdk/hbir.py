@@ -1,366 +1,51 @@
-"""From a Program to calls of the vendor's HBIR builder: one row per operator, checked by the completeness test.
-
-Tensors of HBIR have four axes (five for three-dimensional convolution); a Program's tensor with fewer gets axes of
-length 1 behind its batch, (N, C) becoming (N, 1, 1, C).
-"""
+"""From a Program to an HBIR file: the plan of its builder calls, and the worker process that makes them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import json
+import tempfile
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bpu_kernels import Program, TensorSpec
-from bpu_kernels.dtypes import QuantDType, qint8
-from bpu_kernels.fixed_point import Multiplier
-from bpu_kernels.kernel import Kernel
-from bpu_kernels.march import MarchRow
-from bpu_kernels.ops.concat import Concat
-from bpu_kernels.ops.conv import Conv2d, Conv3d
-from bpu_kernels.ops.conv_transpose import ConvTranspose2d
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
-from bpu_kernels.ops.layout import Pad, Reshape, Slice, Transpose
-from bpu_kernels.ops.linear import Linear, Matmul
-from bpu_kernels.ops.lut import Lut8, Lut16
-from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from bpu_kernels.ops.reduce import Sum
-from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest
-
-__all__ = ["BUILD", "Plan", "plan"]
-
-Ref = dict[str, Any]
-"""A builder argument that JSON has no form for: a tensor, an array, a tuple, a type."""
-
-
-def four(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape that HBIR gives a tensor of a Program."""
-    return tuple(shape) if len(shape) >= 4 else (shape[0], *(1,) * (4 - len(shape)), *shape[1:])
-
-
-def tuple_of(values: Sequence[int]) -> Ref:
-    """Return a tuple argument."""
-    return {"tuple": [int(value) for value in values]}
-
-
-def type_of(dtype: QuantDType) -> Ref:
-    """Return an element type argument."""
-    return {"type": f"int{dtype.bits}"}
-
-
-@dataclass
-class Plan:
-    """Calls to make, arrays that they use, and names of inputs and outputs."""
-
-    row: MarchRow
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    node: str = ""
-
-    def array(self, values: Any) -> Ref:
-        """Store an array and return the argument that stands for it."""
-        key = f"a{len(self.arrays)}"
-        self.arrays[key] = np.ascontiguousarray(values)
-        return {"array": key}
-
-    def per_channel(self, values: Any, channels: int) -> Ref:
-        """Store a parameter, spread over the channels."""
-        return self.array(np.broadcast_to(np.ravel(values), (channels,)))
-
-    def call(self, module: str, function: str, *args: Any, **kwargs: Any) -> Ref:
-        """Append a call and return the argument that stands for its tensor."""
-        result = f"t{len(self.calls)}"
-        self.calls.append(
-            {
-                "module": module,
-                "function": function,
-                "args": args,
-                "kwargs": kwargs,
-                "result": result,
-                "node": self.node,
-            }
-        )
-        return {"tensor": result}
-
-    def helper(self, function: str, *args: Any, **kwargs: Any) -> Ref:
-        """Append a call of hbir_helper for the current node."""
-        return self.call("helper", function, *args, name=self.layer(), **kwargs)
-
-    def layer(self, suffix: str = "") -> str:
-        """Return a layer name that is unique and has no dots."""
-        return f"n{len(self.calls)}_{self.node.replace('.', '_')}{suffix}"
-
-    def multiplier(self, by: Multiplier, channels: int) -> dict[str, Ref]:
-        """Return the three arguments of a multiplier."""
-        return {name: self.per_channel(value, channels) for name, value in vars(by).items()}
-
-
-Inputs = list[Ref]
-Specs = list[TensorSpec]
-
-
-def _weights(p: Plan, k: Any, inputs: Inputs, channels: int) -> dict[str, Any]:
-    """Return bias, residual, multiplier, ReLU and rounding of a layer with weights."""
-    options: dict[str, Any] = {
-        **p.multiplier(k.multiplier, channels),
-        "use_relu": k.relu,
-        "enable_rounding": p.row.rounds,
-    }
-    options["use_bias"] = k.bias is not None
-    options["bias_data"] = p.per_channel(k.bias.bias, channels) if k.bias else []
-    options["bias_left_shift"] = p.per_channel(k.bias.bias_left_shift, channels) if k.bias else []
-    if len(inputs) > 1:
-        options["sumin"] = inputs[1]
-        options["sumin_scale"] = p.per_channel(k.residual.sumin_scale, channels)
-        options["sumin_left_shift"] = p.per_channel(k.residual.sumin_left_shift, channels)
-    return options
-
-
-def _conv2d(p: Plan, k: Conv2d, inputs: Inputs, specs: Specs) -> Ref:
-    channels = k.weight.shape[0]
-    return p.helper(
-        "SConvolution",
-        inputs[0],
-        num_filter=channels,
-        kernel=tuple_of(k.weight.shape[1:3]),
-        stride=tuple_of(k.stride),
-        pad=tuple_of(k.pad),
-        dilation=tuple_of(k.dilation),
-        num_group=k.groups,
-        output_type=type_of(k.out_dtype),
-        weight_data=p.array(k.weight),
-        **_weights(p, k, inputs, channels),
-    )
-
-
-def _linear(p: Plan, k: Linear, inputs: Inputs, specs: Specs) -> Ref:
-    """As a 1 x 1 convolution, which is the same sum and takes a residual."""
-    fields = {f.name: getattr(k, f.name) for f in dataclasses.fields(k) if f.name != "weight"}
-    return _conv2d(p, Conv2d(weight=k.weight[:, None, None, :], **fields), inputs, specs)
-
-
-def _conv3d(p: Plan, k: Conv3d, inputs: Inputs, specs: Specs) -> Ref:
-    channels, layer = k.weight.shape[0], p.layer()
-    o = _weights(p, k, inputs, channels)
-    return p.call(
-        "base",
-        "CreateConv3dLayer",
-        inputs[0],
-        layer,
-        *map(tuple_of, (k.weight.shape[1:4], k.stride, k.pad, k.dilation)),
-        channels,
-        k.groups,
-        o["use_bias"],
-        k.relu,
-        o.get("sumin", "null"),
-        f"{layer}_weight",
-        p.array(k.weight),
-        f"{layer}_bias",
-        o["bias_data"],
-        f"{layer}_output",
-        type_of(k.out_dtype),
-        o["enable_rounding"],
-        o["bias_left_shift"],
-        o["output_scale"],
-        o["accu_right_shift"],
-        o.get("sumin_scale", []),
-        o.get("sumin_left_shift", []),
-        o["output_right_shift"],
-    )
-
-
-def _conv_transpose2d(p: Plan, k: ConvTranspose2d, inputs: Inputs, specs: Specs) -> Ref:
-    channels, layer = k.weight.shape[3] * k.groups, p.layer()
-    o = _weights(p, k, inputs, channels)
-    return p.call(
-        "base",
-        "CreateSDeconvolutionLayer",
-        inputs[0],
-        layer,
-        channels,
-        *map(tuple_of, (k.weight.shape[1:3], k.stride, k.pad, k.output_padding)),
-        k.groups,
-        o["use_bias"],
-        k.relu,
-        o.get("sumin", "null"),
-        type_of(qint8),
-        f"{layer}_output",
-        f"{layer}_weight",
-        p.array(k.weight),
-        f"{layer}_bias",
-        o["bias_data"],
-        o["enable_rounding"],
-        o["accu_right_shift"],
-        o["bias_left_shift"],
-        o["output_scale"],
-        o["output_right_shift"],
-        o.get("sumin_scale", []),
-        o.get("sumin_left_shift", []),
-    )
-
-
-def _matmul(p: Plan, k: Matmul, inputs: Inputs, specs: Specs) -> Ref:
-    columns = specs[1].shape[-1]
-    return p.helper(
-        "SGemm", inputs, 1, 0, False, False, output_type=type_of(qint8), enable_rounding=True,
-        **p.multiplier(k.multiplier, columns),
-    )  # fmt: skip
-
-
-def _add(p: Plan, k: Add, inputs: Inputs, specs: Specs) -> Ref:
-    return p.helper(
-        "SElementwiseAdd",
-        inputs,
-        output_type=type_of(k.out_dtype),
-        input_left_shift=p.array(k.input_left_shift),
-        sumin_scale=p.array(k.residual.sumin_scale),
-        sumin_left_shift=p.array(k.residual.sumin_left_shift),
-        enable_rounding=True,
-        **p.multiplier(k.multiplier, 1),
-    )
-
-
-def _add_scaled(p: Plan, k: AddScaled, inputs: Inputs, specs: Specs) -> Ref:
-    layer, by = p.layer(), p.multiplier(k.multiplier, 1)
-    shifts = (by["accu_right_shift"], by["output_right_shift"])
-    factors = (p.array(k.input_scale), p.array(k.sumin_scale), [0])
-    output = (type_of(qint8), f"{layer}_output", by["output_scale"], *shifts)
-    return p.call("base", "CreateSElementwiseAddX2a", *inputs, layer, True, *output, *factors)
-
-
-def _mul(p: Plan, k: Mul, inputs: Inputs, specs: Specs) -> Ref:
-    by = p.multiplier(k.multiplier, 1)
-    return p.helper("SElementwiseMul", inputs, output_type=type_of(k.out_dtype), enable_rounding=True, **by)
-
-
-def _rescale(p: Plan, k: Rescale, inputs: Inputs, specs: Specs) -> Ref:
-    layer, by = p.layer(), p.multiplier(k.multiplier, 1)
-    scale = (by["output_scale"], by["output_right_shift"])
-    return p.call("base", "CreateRescale", inputs[0], layer, *scale, type_of(k.out_dtype), f"{layer}_output", True)
-
-
-def _avg_pool2d(p: Plan, k: AvgPool2d, inputs: Inputs, specs: Specs) -> Ref:
-    layer, by = p.layer(), p.multiplier(k.multiplier, 1)
-    window = (*map(tuple_of, (k.kernel, k.stride, k.pad)), k.ceil_mode)
-    last = (type_of(qint8), f"{layer}_output", by["accu_right_shift"], by["output_scale"], by["output_right_shift"])
-    return p.call("base", "CreateSAvgPoolingLayer", inputs[0], layer, *window, True, *last)
-
-
-def _global_avg_pool2d(p: Plan, k: GlobalAvgPool2d, inputs: Inputs, specs: Specs) -> Ref:
-    layer, by = p.layer(), p.multiplier(k.multiplier, 1)
-    last = (type_of(qint8), f"{layer}_output", by["accu_right_shift"], by["output_scale"], by["output_right_shift"])
-    return p.call("base", "CreateGlobalAvgPoolingLayer", inputs[0], layer, p.row.rounds, *last)
-
-
-def _max_pool2d(p: Plan, k: MaxPool2d, inputs: Inputs, specs: Specs) -> Ref:
-    window = {name: tuple_of(getattr(k, name)) for name in ("kernel", "stride", "pad")}
-    return p.helper("Pooling", inputs[0], mode="max", ceil_mode=k.ceil_mode, **window)
-
-
-def _concat(p: Plan, k: Concat, inputs: Inputs, specs: Specs) -> Ref:
-    if len(inputs) == 1:
-        return inputs[0]
-    layer, dtype = p.layer(), type_of(specs[0].dtype)
-    return p.call("base", "CreateConcatLayer", inputs, layer, _axis(k.axis, specs[0]), dtype, f"{layer}_output")
-
-
-def _axis(axis: int, spec: TensorSpec) -> int:
-    """Return where an axis lies among HBIR's four."""
-    return axis if axis == 0 else axis + len(four(spec.shape)) - len(spec.shape)
-
-
-def _resize_bilinear(p: Plan, k: ResizeBilinear, inputs: Inputs, specs: Specs) -> Ref:
-    return p.helper(
-        "RoiResize",
-        inputs[0],
-        interp_mode="bilinear",
-        align_mode=k.align,
-        target_shape=tuple_of(k.size),
-        precision=k.precision,
-        legacy_mode=k.legacy,
-    )
-
-
-def _resize_nearest(p: Plan, k: ResizeNearest, inputs: Inputs, specs: Specs) -> Ref:
-    factors = [m // n for n, m in zip(specs[0].shape[1:3], k.size, strict=True)]
-    return inputs[0] if factors == [1, 1] else p.helper("NearestUpsample", inputs[0], tuple_of(factors))
-
-
-def _lut8(p: Plan, k: Lut8, inputs: Inputs, specs: Specs) -> Ref:
-    return p.helper("StepwiseFit", inputs[0], list(range(255)), p.array(k.table))
-
-
-def _lut16(p: Plan, k: Lut16, inputs: Inputs, specs: Specs) -> Ref:
-    columns = (k.line.k, k.line.b, k.line.add_lsh, k.line.sum_rsh, k.line.max)
-    lines = np.stack([np.asarray(column) for column in columns], axis=1).tolist()
-    content = {"lines": lines, "tables": np.asarray(k.tables).tolist(), "round_mode": 2 if k.rounds else 1}
-    return p.helper("Lut2", [inputs[0]], {"table16": content}, output_type="int16")
-
-
-def _sum(p: Plan, k: Sum, inputs: Inputs, specs: Specs) -> Ref:
-    by = p.multiplier(k.multiplier, 1)
-    return p.helper("SSum", inputs[0], _axis(k.axis, specs[0]), output_type=type_of(qint8), **by)
-
-
-def _pad(p: Plan, k: Pad, inputs: Inputs, specs: Specs) -> Ref:
-    missing = (0,) * (4 - len(k.before))
-    before, after = ((each[0], *missing, *each[1:]) for each in (k.before, k.after))
-    return p.helper("Pad", inputs[0], k.mode, tuple_of(before), tuple_of(after), int(k.value))
-
-
-def _reshape(p: Plan, k: Reshape, inputs: Inputs, specs: Specs) -> Ref:
-    if four(k.shape) == four(specs[0].shape):
-        return inputs[0]
-    return p.helper("View", inputs[0], tuple_of(four(k.shape)))
-
-
-def _transpose(p: Plan, k: Transpose, inputs: Inputs, specs: Specs) -> Ref:
-    added = len(four(specs[0].shape)) - len(k.axes)
-    axes = (0, *range(1, 1 + added), *(axis + added for axis in k.axes[1:]))
-    if list(axes) == sorted(axes):  # the tools crash on a transpose that moves nothing
-        return inputs[0]
-    return p.helper("Transpose", inputs[0], tuple_of(axes))
-
-
-def _slice(p: Plan, k: Slice, inputs: Inputs, specs: Specs) -> Ref:
-    added = 4 - len(k.start)
-    begin = (k.start[0], *(0,) * added, *k.start[1:])
-    end, step = ((each[0], *(1,) * added, *each[1:]) for each in (k.stop, k.step))
-    return p.helper("Slice", inputs[0], tuple_of(begin), tuple_of(end), step=tuple_of(step))
-
-
-BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
-    Add: _add,
-    AddScaled: _add_scaled,
-    AvgPool2d: _avg_pool2d,
-    Concat: _concat,
-    Conv2d: _conv2d,
-    Conv3d: _conv3d,
-    ConvTranspose2d: _conv_transpose2d,
-    GlobalAvgPool2d: _global_avg_pool2d,
-    Linear: _linear,
-    Lut8: _lut8,
-    Lut16: _lut16,
-    Matmul: _matmul,
-    MaxPool2d: _max_pool2d,
-    Mul: _mul,
-    Pad: _pad,
-    Reinterpret: lambda p, k, inputs, specs: inputs[0],
-    Relu: lambda p, k, inputs, specs: p.helper("Relu", inputs[0], output_type=type_of(qint8)),
-    Rescale: _rescale,
-    Reshape: _reshape,
-    ResizeBilinear: _resize_bilinear,
-    ResizeNearest: _resize_nearest,
-    Slice: _slice,
-    Sum: _sum,
-    Transpose: _transpose,
-}
-"""Kernel -> the calls that build it."""
+from bpu_kernels import Program
+from bpu_kernels.ops.conv import Conv2d
+from bpu_kernels.ops.layout import Reshape
+from bpu_kernels.ops.linear import Linear
+
+from ..files import replace_file
+from .layers import BUILD
+from .plan import Plan, Ref, four, type_of
+from .process import Limits
+from .tools import Toolkit, find_toolkit
+
+__all__ = ["build_hbir", "plan"]
+
+
+def build_hbir(
+    program: Program, path: str | Path, *, toolkit: Toolkit | None = None, limits: Limits | None = None
+) -> Plan:
+    """Write a Program as HBIR, built in a process of its own; whoever reads the path sees the whole file or none.
+
+    Returns:
+        The plan, which knows what the layers of the file are called.
+
+    Raises:
+        HbdkError: the builder broke; the message names the node.
+    """
+    toolkit, limits = toolkit or find_toolkit(), limits or Limits()
+    planned = plan(program)
+    with tempfile.TemporaryDirectory() as folder:
+        calls, arrays, made = (Path(folder) / name for name in ("calls.json", "arrays.npz", "model.hbir"))
+        calls.write_text(json.dumps({"calls": planned.calls, "inputs": planned.inputs, "outputs": planned.outputs}))
+        np.savez(arrays, **planned.arrays)  # type: ignore[arg-type]
+        worker = Path(__file__).with_name("worker.py").resolve()
+        toolkit.run(["python", str(worker), str(calls), str(arrays), str(made)], cwd=Path(folder), limits=limits)
+        replace_file(Path(path), made.read_bytes())
+    return planned
 
 
 def plan(program: Program) -> Plan:
@@ -371,7 +56,7 @@ def plan(program: Program) -> Plan:
         p.node = each.name
         shape = {"tuple": list(four(each.spec.shape))}
         tensors[each.name] = p.call(
-            "helper", "ModelInput", shape, each.name, type_of(each.spec.dtype), scale=list(each.scale)
+            "helper", "ModelInput", shape, p.input_name(each.name), type_of(each.spec.dtype), scale=list(each.scale)
         )
         p.inputs.append(tensors[each.name]["tensor"])
     for node in _flattened_linears(program):
@@ -390,7 +75,7 @@ def _flattened_linears(program: Program) -> list[Any]:
     makers = {node.output: node for node in program.nodes}
     joined, dropped = [], set()
     for node in program.nodes:
-        source = makers.get(node.inputs[0])
+        source = makers.get(node.inputs[0]) if node.inputs else None
         if isinstance(node.kernel, Linear) and source is not None and isinstance(source.kernel, Reshape):
             shape = program.specs[source.inputs[0]].shape
             flattens = len(shape) == 4 and source.kernel.shape == (shape[0], prod(shape[1:])) and prod(shape[1:3]) > 1

@@ -56,7 +56,7 @@ def build(calls_path: str, arrays_path: str, output_path: str) -> None:
         attributes = hbir_base.Lut2Attr()
         attributes.left_line_range, attributes.right_line_range = left, right
         ranges, tables = hbir_base.Lut2TableRange(), hbir_base.Lut2TableValue()
-        for index, (zone, row) in enumerate(zip(zones, content["tables"])):
+        for index, (zone, row) in enumerate(zip(zones, content["tables"], strict=True)):
             ranges[index], tables[index] = zone, tuple(row)
         attributes.table_zone_ranges, attributes.tables = ranges, tables
         attributes.symmetry_mode, attributes.enable_saturate = 0, True

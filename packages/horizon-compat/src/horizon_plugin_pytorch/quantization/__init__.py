@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from bpu_deploy_tools import check_model as check_model
+from bpu_deploy_tools import compile_model as compile_model
+from bpu_deploy_tools import export_hbir as export_hbir
+from bpu_deploy_tools import perf_model as perf_model
+from bpu_deploy_tools import visualize_model as visualize_model
 from bpu_fx_fusion import ConvBNAddedReLUFusion as ConvBNAddedReLUFusion
 from bpu_fx_fusion import ConvBNAddReLUFusion as ConvBNAddReLUFusion
 from bpu_fx_fusion import MatchAllNode as MatchAllNode
@@ -9,7 +14,13 @@ from bpu_fx_fusion import fuse_fx as fuse_fx
 from bpu_fx_fusion import register_fusion_pattern as register_fusion_pattern
 from bpu_qat_nn import DeQuantStub as DeQuantStub
 from bpu_qat_nn import QuantStub as QuantStub
+from bpu_qat_nn import convert as convert
 from bpu_qat_nn import convert_fx as convert_fx
+from bpu_qat_nn import fuse_known_modules as fuse_known_modules
+from bpu_qat_nn import fuse_modules as fuse_modules
+from bpu_qat_nn import prepare_calibration as prepare_calibration
+from bpu_qat_nn import prepare_calibration_fx as prepare_calibration_fx
+from bpu_qat_nn import prepare_qat as prepare_qat
 from bpu_qat_nn import prepare_qat_fx as prepare_qat_fx
 from bpu_qconfig import FakeQuantize as FakeQuantize
 from bpu_qconfig import FakeQuantState as FakeQuantState

@@ -5,7 +5,27 @@ from __future__ import annotations
 from torch import nn
 
 from ..op import OpRow
-from . import batch_norm, clip, conv, conv_transpose, dropout, functional, linear, pad, pool, resize, stubs, table
+from . import (
+    attention,
+    batch_norm,
+    clip,
+    conv,
+    conv_transpose,
+    division,
+    dropout,
+    extremum,
+    functional,
+    gates,
+    linear,
+    normalization,
+    pad,
+    pool,
+    pool3d,
+    resize,
+    softmax,
+    stubs,
+    table,
+)
 
 __all__ = ["OPS", "ROWS"]
 
@@ -22,6 +42,13 @@ ROWS: tuple[OpRow, ...] = (
     *resize.ROWS,
     *pad.ROWS,
     *dropout.ROWS,
+    *extremum.ROWS,
+    *softmax.ROWS,
+    *normalization.ROWS,
+    *attention.ROWS,
+    *division.ROWS,
+    *gates.ROWS,
+    *pool3d.ROWS,
 )
 
 OPS: dict[type[nn.Module], OpRow] = {float_type: row for row in ROWS for float_type in row.floats}

@@ -36,13 +36,14 @@ def average(
 ) -> QTensor:
     """Average or sum windows of int8.
 
-    A window of one element is a change of scale. One as large as the map, without padding, is a global pooling.
-    Bernoulli2 floors in global pooling without a way to compensate, but not in average pooling: maps that fit its
-    window (7 x 7) are pooled with one window.
+    A window of one element takes every so many elements and changes the scale. One as large as the map, without
+    padding, is a global pooling. Bernoulli2 floors in global pooling without a way to compensate, but not in average
+    pooling: maps that fit its window (7 x 7) are pooled with one window.
     """
     row, size = operator.row, (int(x.shape[2]), int(x.shape[3]))
-    if window == (1, 1) and stride in (None, (1, 1)) and pad == (0, 0) and divisor == 1:
-        return rescale(operator, x, out)
+    if window == (1, 1) and pad == (0, 0) and divisor == 1:
+        taken: Any = x if stride in (None, (1, 1)) else x[:, :, :: stride[0], :: stride[1]]
+        return rescale(operator, taken, out)
     whole = window == size and pad == (0, 0)
     is_global = whole and not (row.adds_compensation and all(n in row.avg_pool_kernel for n in size))
 

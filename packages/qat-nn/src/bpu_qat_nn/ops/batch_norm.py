@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from bpu_kernels.march import MarchRow
 from bpu_qconfig import QConfig
 
 from ..op import OpRow
-from .conv import QATConv2d
+from ..qtensor import QTensor
+from .conv import QATConv2d, QuantizedConv2d
 
 __all__ = ["ROWS"]
 
@@ -24,9 +26,20 @@ def as_convolution(bn: Any) -> nn.Module:
     conv = nn.Conv2d(bn.num_features, bn.num_features, 1, groups=bn.num_features, bias=False)
     conv.to(bn.running_var.device).requires_grad_(False)
     torch.nn.init.ones_(conv.weight)
-    fused = ConvBN2d(conv, bn)
+    fused = ConvBN2d(conv, _of_maps(bn))
     fused.training = bn.training
     return fused
+
+
+def _of_maps(bn: Any) -> nn.Module:
+    """Return a batch normalization of maps with the tensors of another one."""
+    if not isinstance(bn, (nn.BatchNorm1d, nn.BatchNorm3d)):
+        same: nn.Module = bn
+        return same
+    made = nn.BatchNorm2d(bn.num_features, bn.eps, bn.momentum)
+    made._parameters.update(bn._parameters)
+    made._buffers.update(bn._buffers)
+    return made.train(bn.training)
 
 
 class QATBatchNorm2d(QATConv2d):
@@ -45,7 +58,37 @@ class QATBatchNorm2d(QATConv2d):
         return super().limits(as_convolution(module), row, dtype, inputs)
 
 
+class OfAnyRank:
+    """Sees a tensor (N, C, ...) as a map (N, C, L, 1)."""
+
+    def forward(self, *inputs: Any) -> QTensor:
+        """Reshape, normalize, reshape back."""
+        x = inputs[0]
+        batch, channels = int(x.shape[0]), int(x.shape[1])
+        as_map = x.reshape([batch, channels, prod(int(n) for n in x.shape[2:]), 1])
+        y: Any = super().forward(as_map)  # type: ignore[misc]
+        result: QTensor = y.reshape(x.shape)
+        return result
+
+
+class QuantizedBatchNorm(OfAnyRank, QuantizedConv2d):
+    """Batch normalization of integers that are no map."""
+
+
+class QATBatchNorm(OfAnyRank, QATBatchNorm2d):
+    """Batch normalization of what is no map, under quantization-aware training."""
+
+    quantized = QuantizedBatchNorm
+
+
 ROWS = (
+    OpRow(
+        name="BatchNorm",
+        floats=(nn.BatchNorm1d, nn.BatchNorm3d),
+        qat=QATBatchNorm,
+        kernels=("conv2d", "reshape"),
+        note="Only where it could not be folded into a layer before it.",
+    ),
     OpRow(
         name="BatchNorm2d",
         floats=(nn.BatchNorm2d, nn.SyncBatchNorm),

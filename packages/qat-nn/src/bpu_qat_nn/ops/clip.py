@@ -19,7 +19,7 @@ from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 
-__all__ = ["ROWS", "clip_above"]
+__all__ = ["ROWS", "clip_above", "clip_steps"]
 
 
 def clip_kernels(low: int, high: int, dtype: QuantDType, device: torch.device) -> list[Kernel]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,8 +14,9 @@ from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops import conv as kernels
 
-from ..op import type_problems
-from .family import forms_of, fused_problems, weighted_rows
+from ..op import Output, type_problems
+from ..qtensor import QTensor
+from .family import forms_of, fused_problems, layer_output, weighted_rows
 from .weighted import WeightedQAT, WeightedQuantized
 from .weighted_operator import WeightedOperator
 
@@ -56,6 +58,20 @@ def padding_problems(layer: Any) -> list[str]:
     return found
 
 
+def picks(layer: Any) -> bool:
+    """Whether a stride that the hardware does not have is picked from the result of stride 1.
+
+    That is so for a dilated convolution, and in three dimensions where the strides differ.
+    """
+    uneven = len(layer.stride) == 3 and len(set(layer.stride)) > 1
+    return uneven or (max(layer.dilation) > 1 and max(layer.stride) > 1)
+
+
+def _stride(layer: Any, cls: type[WeightedOperator]) -> tuple[int, ...]:
+    """Return the stride that the convolution itself has; with a residual it cannot be picked."""
+    return (1,) * len(layer.stride) if picks(layer) and not cls.adds else tuple(layer.stride)
+
+
 class ConvOperator(WeightedOperator):
     """``relu(conv(x, w) + b + residual)`` with NCHW or NCDHW activations and OI... weights."""
 
@@ -72,18 +88,38 @@ class ConvOperator(WeightedOperator):
         y: Tensor = convolve(x, weight, bias, self.stride, symmetric_pad(self), self.dilation, self.groups)
         return y
 
+    def gradients(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Transposed convolution with the weight, convolution with the input, sum."""
+        pad, none = symmetric_pad(self), [0] * len(self.stride)
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            gradient, x, weight, [weight.shape[0]], self.stride, pad, self.dilation, False, none, self.groups, needed
+        )
+
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights OI... become O...I."""
         form = kernels.Conv2d if self.axes == 4 else kernels.Conv3d
         return form(
             weight=weight.movedim(1, -1),
-            stride=tuple(self.stride),
+            stride=_stride(self, type(self)),
             pad=symmetric_pad(self),
             dilation=tuple(self.dilation),
             groups=self.groups,
             out_dtype=out_dtype,
             **parameters,
         )
+
+    def apply_kernel(
+        self, kernel: Kernel, out: Output, x: QTensor, *addend: QTensor, axis: int, narrow: bool
+    ) -> QTensor:
+        """Convolve, and pick where the stride asks for it."""
+        y: Any = super().apply_kernel(kernel, out, x, *addend, axis=axis, narrow=narrow)
+        if not picks(self) or self.adds:
+            whole: QTensor = y
+            return whole
+        picked: QTensor = y[(slice(None), slice(None), *(slice(None, None, each) for each in self.stride))]
+        return picked
 
 
 class QuantizedConv2d(ConvOperator, WeightedQuantized):
@@ -101,19 +137,20 @@ class QATConv2d(ConvOperator, WeightedQAT):
     ) -> list[str]:
         """Hold kernel, stride, padding, dilation, channels and types to the march's row."""
         layer = layer_of(module)
+        out, relu = layer_output(cls, row, dtype, inputs)
         return padding_problems(layer) or [
             *kernels.conv2d_limits(
                 row,
                 kernel=layer.kernel_size,
-                stride=layer.stride,
+                stride=_stride(layer, cls),
                 pad=symmetric_pad(layer),
                 dilation=layer.dilation,
                 groups=layer.groups,
                 in_channels=layer.in_channels,
                 out_channels=layer.out_channels,
                 x=next(iter(inputs), None) or qint8,
-                out=dtype,
-                relu=cls.relu is not None,
+                out=out,
+                relu=relu,
             ),
             *fused_problems(cls, row, dtype, inputs),
         ]
@@ -122,12 +159,14 @@ class QATConv2d(ConvOperator, WeightedQAT):
 class QuantizedConv3d(ConvOperator, WeightedQuantized):
     """Three-dimensional convolution of integers."""
 
+    gives_int16: ClassVar[bool] = False
     axes: ClassVar[int | None] = 5
 
 
 class QATConv3d(ConvOperator, WeightedQAT):
     """Three-dimensional convolution under quantization-aware training."""
 
+    gives_int16: ClassVar[bool] = False
     axes: ClassVar[int | None] = 5
     quantized = QuantizedConv3d
 
@@ -145,7 +184,7 @@ class QATConv3d(ConvOperator, WeightedQAT):
         return found or kernels.conv3d_limits(
             row,
             kernel=layer.kernel_size,
-            stride=layer.stride,
+            stride=_stride(layer, cls),
             pad=symmetric_pad(layer),
             dilation=layer.dilation,
             groups=layer.groups,

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
-from bpu_kernels.ops.conv_transpose import ConvTranspose2d, conv_transpose2d_limits
+from bpu_kernels.ops.conv_transpose import ConvTranspose2d, conv_transpose2d_limits, padding_problems
 
+from ..op import Output
+from ..qtensor import QTensor
 from .conv import layer_of
 from .family import forms_of, fused_problems, weighted_rows
 from .weighted import WeightedQAT, WeightedQuantized
@@ -36,7 +39,9 @@ class ConvTransposeOperator(WeightedOperator):
     )
 
     axes: ClassVar[int | None] = 4
+    gives_int16: ClassVar[bool] = False
 
+    kernel_size: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
     output_padding: tuple[int, int]
@@ -58,16 +63,41 @@ class ConvTransposeOperator(WeightedOperator):
         """Scatter."""
         return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups)
 
+    def gradients(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Convolution with the weight, with the input, sum."""
+        more, outputs = self.output_padding, weight.shape[1] * self.groups
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            gradient, x, weight, [outputs], self.stride, self.padding, (1, 1), True, more, self.groups, needed
+        )
+
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights become I, kernel, O / groups."""
         return ConvTranspose2d(
             weight=self.restored(weight).movedim(1, -1),
             stride=tuple(self.stride),
-            pad=tuple(self.padding),
+            pad=(0, 0) if self.crops else tuple(self.padding),
             output_padding=tuple(self.output_padding),
             groups=self.groups,
             **parameters,
         )
+
+    @property
+    def crops(self) -> bool:
+        """Whether the hardware lacks this padding, so that the edges are computed and then cut off."""
+        return bool(padding_problems(tuple(self.kernel_size), tuple(self.stride), tuple(self.padding)))
+
+    def apply_kernel(
+        self, kernel: Kernel, out: Output, x: QTensor, *addend: QTensor, axis: int, narrow: bool
+    ) -> QTensor:
+        """Cut off what the kernel could not."""
+        y: Any = super().apply_kernel(kernel, out, x, *addend, axis=axis, narrow=narrow)
+        if not self.crops:
+            return y  # type: ignore[no-any-return]
+        (top, left), (height, width) = self.padding, y.shape[2:]
+        cropped: QTensor = y[:, :, top : height - top, left : width - left]
+        return cropped
 
 
 class QuantizedConvTranspose2d(ConvTransposeOperator, WeightedQuantized):
@@ -85,6 +115,7 @@ class QATConvTranspose2d(ConvTransposeOperator, WeightedQAT):
     ) -> list[str]:
         """Hold kernel, stride, padding, groups and types to the march's row."""
         layer = layer_of(module)
+        cut = [] if cls.adds else padding_problems(layer.kernel_size, layer.stride, layer.padding)
         if dtype is not qint8:
             return [f"output type {dtype} (allowed: {qint8}; a qconfig without activation part means qint32)"]
         return [
@@ -92,7 +123,7 @@ class QATConvTranspose2d(ConvTransposeOperator, WeightedQAT):
                 row,
                 kernel=layer.kernel_size,
                 stride=layer.stride,
-                pad=layer.padding,
+                pad=(0, 0) if cut else layer.padding,
                 output_padding=layer.output_padding,
                 dilation=layer.dilation,
                 x=next(iter(inputs), None) or qint8,

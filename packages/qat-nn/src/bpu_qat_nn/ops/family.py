@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from torch import nn
 
 from bpu_fx_fusion import FUSED_CLASSES, FusedModule, fused_class
-from bpu_kernels.dtypes import QuantDType, qint8, qint32
+from bpu_kernels.dtypes import QuantDType, qint8, qint16, qint32
 from bpu_kernels.kernel import TensorSpec
 from bpu_kernels.march import MarchRow
 from bpu_kernels.multiplier import ResidualScale
 from bpu_kernels.ops.conv import addend_problems
 
 from ..op import OpRow
+from .residual import is_added_behind
 from .weighted import WeightedQAT, WeightedQuantized
 from .weighted_operator import WeightedOperator
 
-__all__ = ["FORMS", "forms_of", "fused_problems", "weighted_rows"]
+__all__ = ["FORMS", "forms_of", "fused_problems", "layer_output", "weighted_rows"]
 
 FORMS: tuple[tuple[bool, type[nn.Module] | None], ...] = (
     (False, nn.ReLU),
@@ -59,9 +60,15 @@ def forms_of(
             "adds": adds,
             "relu": None if relu is None else relu.__name__.lower(),
             **({"quantized": converted[index]} if converted else {}),
+            **({"add": _add} if adds else {}),
         }
         made.append(type(f"{prefix}{name}", (base,), attributes))
     return tuple(made)
+
+
+def _add(module: nn.Module, x: Any, residual: Any) -> Any:
+    """Return the module's result: in eager models it stands where the FloatFunctional of the addition was."""
+    return module(x, residual)
 
 
 def weighted_rows(
@@ -86,6 +93,21 @@ def _row(
     return OpRow(name=floats[0].__name__, floats=floats, qat=qat, kernels=used, note=note)
 
 
+def layer_output(
+    cls: type[WeightedOperator], row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None]
+) -> tuple[QuantDType, bool]:
+    """Return type and ReLU of the layer's own operator: int16 and without where the residual is added behind it."""
+    if _adds_behind(cls, row, dtype, inputs):
+        return qint16, False
+    return dtype, cls.relu is not None
+
+
+def _adds_behind(
+    cls: type[WeightedOperator], row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None]
+) -> bool:
+    return cls.adds and cls.gives_int16 and qint16 in row.activations and is_added_behind(inputs, dtype)
+
+
 def fused_problems(
     cls: type[WeightedOperator], row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None]
 ) -> list[str]:
@@ -93,7 +115,7 @@ def fused_problems(
     found = []
     if cls.relu == "relu6" and dtype is qint32:
         found.append(f"ReLU6 fused to a {dtype} output; apply it outside the model, or quantize the output")
-    if cls.adds:
+    if cls.adds and not _adds_behind(cls, row, dtype, inputs):
         specs = [TensorSpec((), each or qint8) for each in (*inputs, None, None)[:2]]
         found += addend_problems(row, None, _ANY_RESIDUAL, dtype, specs)
     return found

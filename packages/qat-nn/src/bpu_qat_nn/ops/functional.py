@@ -43,7 +43,7 @@ def _matmul_limits(
 def _reduction_limits(
     row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None], given: Mapping[str, Any]
 ) -> list[str]:
-    found, dim = _int8_only(dtype, inputs), given.get("dim")
+    found, dim = type_problems([dtype, *inputs], row.activations), given.get("dim")
     known = isinstance(dim, int) or (isinstance(dim, (tuple, list)) and all(isinstance(axis, int) for axis in dim))
     if "sum" in row.refused_kernels and known and axes_of(dim, 4) != (2, 3):
         found.append(f"sum or mean over {dim} (allowed: height and width, (2, 3))")
@@ -82,7 +82,7 @@ def _mean(operator: Operator, out: Output, x: QTensor, *, dim: Any = None, keepd
 
 
 _SUMS = ("add", "add_scaled", "rescale", "resize_bilinear")
-_POOLS = ("sum", "global_avg_pool2d", "avg_pool2d", "rescale", "lut8")
+_POOLS = ("sum", "global_avg_pool2d", "avg_pool2d", "conv2d", "rescale", "lut8")
 
 METHODS: dict[str, Method] = {
     "add": Method(real=torch.add, steps=arithmetic.add, kernels=_SUMS),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpu_fx_fusion import FoldedLinear
-from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.dtypes import QuantDType, qint8, qint16
 from bpu_kernels.kernel import Kernel, outside
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.conv import Conv2d, conv2d_limits
@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..op import Output
 from ..qtensor import QTensor
 from .conv import layer_of
-from .family import forms_of, fused_problems, weighted_rows
+from .family import forms_of, fused_problems, layer_output, weighted_rows
 from .weighted import WeightedQAT, WeightedQuantized
 from .weighted_operator import WeightedOperator
 
@@ -42,6 +42,17 @@ class LinearOperator(WeightedOperator):
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply."""
         return F.linear(x, weight, bias)
+
+    def gradients(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Products with the weight and with the input, sum."""
+        rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
+        return (
+            gradient @ weight if needed[0] else None,
+            rows.T @ inputs if needed[1] else None,
+            rows.sum(0) if needed[2] else None,
+        )
 
     def channel_axis(self, dimensions: int) -> int:
         """Features are the last axis."""
@@ -119,11 +130,12 @@ class QATLinear(LinearOperator, WeightedQAT):
         """Hold features and types to the march's row."""
         layer, x = layer_of(module), next(iter(inputs), None) or qint8
         features = {"in_channels": layer.in_features, "out_channels": layer.out_features}
-        if x is qint8 and dtype is qint8:
+        if x is qint8 and dtype is qint8 and qint16 not in inputs:
             found = outside("input features", [layer.in_features], row.taps)
             found += outside("output features", [layer.out_features], row.output_channels)
         else:
-            found = conv2d_limits(row, **_POINTWISE, **features, x=x, out=dtype, relu=cls.relu is not None)
+            out, relu = layer_output(cls, row, dtype, inputs)
+            found = conv2d_limits(row, **_POINTWISE, **features, x=x, out=out, relu=relu)
         return found + fused_problems(cls, row, dtype, inputs)
 
 

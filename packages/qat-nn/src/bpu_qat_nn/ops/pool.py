@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.dtypes import QuantDType, qint8, qint16
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.pool import MaxPool2d
 
@@ -18,6 +18,7 @@ from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 from .average import average, pair
+from .uncounted import average_of_counted, counted
 
 __all__ = ["ROWS"]
 
@@ -32,31 +33,59 @@ class AvgPoolOperator(Operator):
 
     axes: ClassVar[int | None] = 4
 
-    config: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode", "divisor_override")
+    config: ClassVar[tuple[str, ...]] = (
+        *("kernel_size", "stride", "padding", "ceil_mode", "divisor_override", "count_include_pad"),
+    )
 
     kernel_size: Any
     stride: Any
     padding: Any
     ceil_mode: bool
     divisor_override: int | None
+    count_include_pad: bool
 
     def real(self, *inputs: Tensor) -> Tensor:
         """Pool."""
         return F.avg_pool2d(
-            inputs[0], self.kernel_size, self.stride, self.padding, self.ceil_mode, True, self.divisor_override
+            inputs[0],
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
         )
+
+    def _counts(self, x: Any) -> tuple[list[int], list[int]] | None:
+        """Return how many elements the windows count; None where all count the same."""
+        window, stride, pad = pair(self.kernel_size), pair(self.stride), pair(self.padding)
+        if self.divisor_override:
+            return None
+        high, wide = (
+            counted(int(n), k, s, p, ceil_mode=self.ceil_mode, includes_pad=self.count_include_pad)
+            for n, k, s, p in zip(x.shape[2:], window, stride, pad, strict=True)
+        )
+        return None if set(high) == {window[0]} and set(wide) == {window[1]} else (high, wide)
 
     def steps(self, out: Output, *inputs: QTensor) -> QTensor:
         """Sum and requantize."""
-        window = pair(self.kernel_size)
+        window, stride, pad = pair(self.kernel_size), pair(self.stride), pair(self.padding)
+        counts = self._counts(inputs[0])
+        if counts is not None and qint16 not in self.row.activations:
+            raise InputError(
+                f"{self.label}: windows at the border of a {tuple(inputs[0].shape[2:])} map count fewer elements, "
+                f"which {self.row.march} cannot do; give divisor_override, or ceil_mode=False"
+            )
+        if counts is not None:
+            return average_of_counted(self, inputs[0], out, counts, window=window, stride=stride, pad=pad)
         return average(
             self,
             inputs[0],
             out,
             window=window,
             divisor=self.divisor_override or window[0] * window[1],
-            stride=pair(self.stride),
-            pad=pair(self.padding),
+            stride=stride,
+            pad=pad,
             ceil_mode=self.ceil_mode,
         )
 
@@ -78,18 +107,15 @@ class QATAvgPool2d(AvgPoolOperator, QATModule):
     def limits(
         cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
     ) -> list[str]:
-        """Window and stride of the march; padding must count; a partial last window divides by less in torch."""
+        """Window and stride of the march; where there is no int16, padding must count."""
         window, pad, found = pair(module.kernel_size), pair(module.padding), []
-        if any(k not in row.avg_pool_kernel for k in window) or window[0] * window[1] not in row.avg_pool_taps:
+        taps = window[0] * window[1]
+        if any(k not in row.avg_pool_kernel for k in window) or (taps not in row.avg_pool_taps and taps != 1):
             found.append(f"kernel {window} (allowed: {row.avg_pool_kernel} each, {row.avg_pool_taps} elements)")
         if any(s not in row.pool_stride for s in pair(module.stride)):
             found.append(f"stride {module.stride} (allowed: {row.pool_stride})")
-        if max(pad) and not module.count_include_pad:
-            found.append("count_include_pad=False with padding, since the BPU counts it")
-        if module.ceil_mode and module.divisor_override is None:
-            found.append(
-                "ceil_mode=True, where partial windows divide by less; give divisor_override, or ceil_mode=False"
-            )
+        if max(pad) and not module.count_include_pad and qint16 not in row.activations:
+            found.append("count_include_pad=False with padding, since it counts padding")
         return found + _int8_problems(dtype, inputs)
 
 
@@ -207,7 +233,13 @@ class QATMaxPool2d(MaxPoolOperator, QATModule):
 
 
 ROWS = (
-    OpRow(name="AvgPool2d", floats=(nn.AvgPool2d,), qat=QATAvgPool2d, kernels=("avg_pool2d", "global_avg_pool2d")),
+    OpRow(
+        name="AvgPool2d",
+        floats=(nn.AvgPool2d,),
+        qat=QATAvgPool2d,
+        kernels=("avg_pool2d", "global_avg_pool2d", "slice", "rescale", "pad", "conv2d", "mul"),
+        note="Windows that leave padding out, or are cut short by ceil_mode, are sums of 16 bits times a constant map.",
+    ),
     OpRow(
         name="AdaptiveAvgPool2d",
         floats=(nn.AdaptiveAvgPool2d,),

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from bpu_kernels.dtypes import qint8
+from bpu_kernels.dtypes import qint8, qint16
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.multiplier import choose_multiplier
+from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.reduce import Sum
 
 from ..errors import InputError
@@ -19,25 +20,19 @@ from ..op import Operator, Output
 from ..qtensor import QTensor
 from .average import average
 from .rescale import as_multiplier
+from .rows import axes_of, back_from_rows, rows
 
-__all__ = ["axes_of", "expect_reducible", "reduce_axes"]
-
-
-def axes_of(dim: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-    """Return the axes that a reduction runs over, ascending and not negative."""
-    given = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
-    return tuple(sorted({axis % rank for axis in given}))
+__all__ = ["axes_of", "expect_reducible", "reduce_axes", "sum_of_rows"]
 
 
 def expect_reducible(label: str, row: MarchRow, shape: Sequence[int], dim: int | Sequence[int] | None) -> None:
     """Raise InputError unless a march can sum over these axes of a tensor of this shape."""
     axes, rank = axes_of(dim, len(shape)), len(shape)
-    neighbours = axes == tuple(range(axes[0], axes[-1] + 1))
-    if (rank == 4 and axes == (2, 3)) or ("sum" not in row.refused_kernels and neighbours and axes[0] != 0):
+    if (rank == 4 and axes == (2, 3)) or ("sum" not in row.refused_kernels and axes[0] != 0):
         return
     raise InputError(
         f"{label}: sum or mean over axes {axes} of a tensor of {rank} axes is not available on {row.march}: (2, 3) of "
-        "four axes always is; elsewhere than on bernoulli2 neighbouring axes without the batch are"
+        "four axes always is; elsewhere than on bernoulli2 all axes but the batch are"
     )
 
 
@@ -46,10 +41,14 @@ def reduce_axes(
 ) -> QTensor:
     """Sum, or average, over axes that ``expect_reducible`` accepts.
 
-    Height and width of a feature map are one global pooling (14); neighbouring axes are summed as one (29).
+    Height and width of an int8 feature map are one global pooling (14); neighbouring axes are summed as one (29). What
+    is left, and 16 bits, is a convolution by ones.
     """
     axes, rank = axes_of(dim, len(x.shape)), len(x.shape)
     count = prod(int(x.shape[axis]) for axis in axes)
+    if qint16 in (x.dtype, out.dtype) or axes != tuple(range(axes[0], axes[-1] + 1)):
+        y = sum_of_rows(operator, out, rows(x, dim), count if divides else 1)
+        return back_from_rows(y, x, dim, keepdim=keepdim)
     if rank == 4 and axes == (2, 3):
         window = (int(x.shape[2]), int(x.shape[3]))
         y = average(operator, x, out, window=window, divisor=count if divides else 1)
@@ -60,6 +59,38 @@ def reduce_axes(
     flat: Any = y.reshape([n for axis, n in enumerate(x.shape) if axis not in axes])
     result: QTensor = flat
     return result
+
+
+def sum_of_rows(operator: Operator, out: Output, x: QTensor, divisor: float) -> QTensor:
+    """Sum each row (the last axis, which stays with length 1): a 1 x 1 convolution by ones.
+
+    Rows of int16 that are longer than a convolution may be are averaged in two stages.
+    """
+    length = int(x.shape[-1])
+    longest = max(operator.row.int16_conv_taps.allowed) if x.dtype is qint16 else length
+    if length > longest:
+        moving: Any = x
+        part = max(each for each in range(1, longest + 1) if length % each == 0)
+        between = Output(x.scale, x.dtype)
+        means = sum_of_rows(operator, between, moving.reshape([*x.shape[:-1], length // part, part]), part)
+        moving = means
+        return sum_of_rows(operator, out, moving.reshape([*x.shape[:-1], length // part]), divisor / part)
+
+    def build() -> Kernel:
+        bound = torch.full_like(x.scale, float(-x.dtype.min * length), dtype=torch.float64)
+        real = x.scale.double() / (out.scale.double() * divisor)
+        wide = x.dtype is qint16 and length > operator.row.int16_any_shift_taps
+        chosen = choose_multiplier(real, bound, out.dtype, operator.row, least_accu_shift=8 if wide else 0, xp=torch)
+        ones = torch.ones(1, 1, 1, length, dtype=torch.int8, device=x.scale.device)
+        return Conv2d(weight=ones, multiplier=as_multiplier(chosen), out_dtype=out.dtype)
+
+    kernel = operator.derived.get([x.scale, out.scale], build, "rows", length, divisor, x.dtype, out.dtype)
+    lead = [int(n) for n in x.shape[:-1]]
+    seen: Any = x
+    as_map = seen.reshape([lead[0], prod(lead[1:]), 1, length]).permute(0, 3, 1, 2)
+    y: Any = as_map.invoke(kernel, operator.row, as_map, scale=out.scale, dtype=out.dtype)
+    summed: QTensor = y.permute(0, 2, 3, 1).reshape([*lead, 1])
+    return summed
 
 
 def _sum_as_one(operator: Operator, out: Output, x: QTensor, axes: tuple[int, ...], divisor: int) -> QTensor:

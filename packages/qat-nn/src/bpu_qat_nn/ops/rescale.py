@@ -24,8 +24,8 @@ _WIDENING = 256
 
 
 def int32_fields(parameters: Any) -> dict[str, Tensor]:
-    """Return the fields of a dataclass of integer tensors as int32."""
-    return {name: value.to(torch.int32) for name, value in vars(parameters).items()}
+    """Return the fields of a dataclass of integer tensors, or of arrays, as int32 tensors."""
+    return {name: torch.as_tensor(value).to(torch.int32) for name, value in vars(parameters).items()}
 
 
 def as_multiplier(chosen: Multiplier) -> Multiplier:

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from bpu_fx_fusion import register_leaf_module
 from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.march import MarchRow
+from bpu_kernels.torch_ops.library import quantize
 from bpu_qconfig import FakeQuantize, FixedScaleObserver, QConfig
 
-from ..errors import ArgumentError
+from ..capture import CapturedTensor, capturing
+from ..derived import Derived
+from ..errors import ArgumentError, CaptureError
 from ..op import Operator, OpRow, Output
 from ..qat_module import QATModule
 from ..qtensor import QTensor
@@ -76,6 +79,15 @@ class QuantizedQuantStub(QuantizedModule):
     Buffer: ``scale`` (float32, [1]); scripts may overwrite it, e.g. ``model.quant.scale.fill_(1.0)``.
     """
 
+    @classmethod
+    def of(cls, scale: Tensor, dtype: QuantDType, path: str = "") -> QuantizedQuantStub:
+        """Return a stub of a given scale, for graphs that are edited after conversion."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.dtype, made.path, made.derived = dtype, path, Derived()
+        made.register_buffer("scale", scale.detach().clone().reshape(-1))
+        return made.eval()
+
     def forward(self, *inputs: Any) -> Any:
         """Quantize."""
         x = inputs[0]
@@ -83,9 +95,14 @@ class QuantizedQuantStub(QuantizedModule):
             return x
         if hasattr(x, "quantize_input"):  # what lowering passes through the model
             return x.quantize_input(self.scale, self.dtype)
-        scale = self.scale.reshape(())  # of no axes, so that even a float64 scale divides in float32
-        steps = (x.to(torch.float32) / scale).round().clamp(self.dtype.min, self.dtype.max)
-        return QTensor(steps.to(getattr(torch, f"int{self.dtype.bits}")), self.scale, None, self.dtype)
+        if capturing():
+            return CapturedTensor.quantized(x, self.scale, self.dtype)
+        if torch.compiler.is_compiling():
+            raise CaptureError(
+                "torch.export replaces the weights that integers are computed from; export the plain form instead: "
+                "torch.export.export(plain_module(quantized, *inputs), inputs)"
+            )
+        return QTensor(quantize(x, self.scale, self.dtype), self.scale, None, self.dtype)
 
     def _get_name(self) -> str:
         return "Quantize"

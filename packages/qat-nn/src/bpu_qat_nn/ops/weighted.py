@@ -23,6 +23,8 @@ from ..qtensor import QTensor, plain
 from ..quantized_module import QuantizedModule
 from . import kept_batch_norm
 from .clip import clip_above
+from .fused_training import can_fuse, train_fused
+from .residual import add_behind, before_addition
 from .weighted_operator import SAFE_TAPS, IntegerWeight, WeightedOperator
 
 __all__ = ["WeightedQAT", "WeightedQuantized"]
@@ -89,7 +91,8 @@ class WeightedQAT(WeightedOperator, QATModule):
             real = self.real(*map(plain, inputs))
             return self._unquantized(real) if post is None else self.quantize_output(real)
         if observes(post) or observes(on_weights):
-            return self._train_on_integers(*inputs)
+            fused = can_fuse(self, inputs[0], inputs[1:])
+            return train_fused(self, *inputs) if fused else self._train_on_integers(*inputs)
         needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters()))
         with torch.no_grad():
             y = self.integer_output(inputs)
@@ -118,7 +121,9 @@ class WeightedQAT(WeightedOperator, QATModule):
         fake_quant = self.weight_fake_quant
         fake_quant.observe(weight.detach())
         integer_weight = self.integer_weight()
-        fitted = self.fitting(integer_weight, x, addend)
+        post = self.activation_post_process
+        behind = post is not None and self.adds_behind(self.output(), (x, *addend))
+        fitted = self.fitting(integer_weight, x, () if behind else addend)
         weight_scale = fitted.scale.to(weight.dtype).reshape(-1, *(1,) * (weight.dim() - 1))
         straight_through = fake_quant.straight_through(weight, integer_weight.steps)
         weight_steps = scaled(straight_through, fitted.steps, weight_scale)
@@ -129,7 +134,6 @@ class WeightedQAT(WeightedOperator, QATModule):
         if bias is not None:
             real = real + self.along_output(bias, acc.dim())
         real = self.activate(real + plain(addend[0]).to(real.dtype) if addend else real)
-        post = self.activation_post_process
         if post is not None:
             post.observe(real.detach())
         with torch.no_grad():
@@ -140,13 +144,21 @@ class WeightedQAT(WeightedOperator, QATModule):
     def _finish(
         self, acc: Tensor, weight: IntegerWeight, out: Output, x: QTensor, addend: tuple[QTensor, ...]
     ) -> QTensor:
+        if self.adds_behind(out, (x, *addend)):
+            y = self._finish_layer(acc, weight, before_addition(self, out, addend[0]), x, ())
+            return add_behind(self, out, y, addend[0].as_steps(), self.relu)
+        result = self._finish_layer(acc, weight, out, x, addend)
+        return clip_above(result, 6.0, self) if self.relu == "relu6" else result
+
+    def _finish_layer(
+        self, acc: Tensor, weight: IntegerWeight, out: Output, x: QTensor, addend: tuple[QTensor, ...]
+    ) -> QTensor:
         parameters = self.parameters_for(weight, out, x, addend)
         kernel: Any = self.kernel(weight.steps.to(torch.int8), x=x.dtype, out_dtype=out.dtype, **parameters)
         narrow = x.dtype is qint8 and weight.steps[0].numel() <= SAFE_TAPS
         whole = acc.round().to(torch.int32 if x.dtype is qint8 else torch.int64)
         y = self.finish_accumulator(kernel, whole, tuple(a.int_repr() for a in addend), narrow=narrow)
-        result = QTensor(y, out.scale, None, out.dtype, self.channel_axis(y.dim()) if out.dtype is qint32 else -1)
-        return clip_above(result, 6.0, self) if self.relu == "relu6" else result
+        return QTensor(y, out.scale, None, out.dtype, self.channel_axis(y.dim()) if out.dtype is qint32 else -1)
 
     def finish_accumulator(self, kernel: Any, acc: Tensor, addend: tuple[Tensor, ...], *, narrow: bool) -> Tensor:
         """Requantize an accumulator of the float layer's output shape."""

@@ -26,11 +26,14 @@ from bpu_kernels.multiplier import (
     smallest_weight_scale,
 )
 
+from ..capture import uncaptured
 from ..errors import InputError
 from ..op import Operator, Output
 from ..qtensor import QTensor
 from .clip import clip_above
+from .numbers import Numbers
 from .rescale import int32_fields
+from .residual import add_behind, before_addition, is_added_behind
 from .spread import spread_to
 
 __all__ = ["SAFE_TAPS", "IntegerWeight", "WeightedOperator"]
@@ -49,6 +52,12 @@ class IntegerWeight:
     """float64, [1] or [O]."""
     bias: Tensor | None
     """Real values, [O]."""
+    sums: Tensor | None = None
+    """Sum of absolute steps per output channel, float64, where it is known already."""
+
+    def absolute_sums(self) -> Tensor:
+        """Return the sum of absolute steps per output channel, float64."""
+        return self.steps.double().abs().flatten(1).sum(1) if self.sums is None else self.sums
 
 
 class WeightedOperator(Operator):
@@ -58,6 +67,8 @@ class WeightedOperator(Operator):
     """None, "relu" or "relu6": what follows in the same operator."""
     adds: ClassVar[bool] = False
     """Whether a second input, the residual, is added before the ReLU."""
+    gives_int16: ClassVar[bool] = True
+    """Whether the layer has an int16 output on marches with int16, to which a residual of int16 can be added."""
 
     def canonical(self, weight: Tensor) -> Tensor:
         """Return weights output channel first."""
@@ -69,6 +80,12 @@ class WeightedOperator(Operator):
 
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Compute the float operator without residual and ReLU; weights in the layer's own layout."""
+        raise NotImplementedError
+
+    def gradients(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of ``linear_map`` for input, weight and bias, those that are needed."""
         raise NotImplementedError
 
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
@@ -122,8 +139,13 @@ class WeightedOperator(Operator):
             )
 
     def _output_shape(self, x: QTensor, weight: Tensor) -> tuple[int, ...]:
-        x_meta, weight_meta = (torch.empty(tuple(each.shape), device="meta") for each in (x, weight))
-        return tuple(self.linear_map(x_meta, weight_meta, None).shape)
+        with uncaptured():
+            x_meta, weight_meta = (torch.empty(tuple(each.shape), device="meta") for each in (x, weight))
+            return tuple(self.linear_map(x_meta, weight_meta, None).shape)
+
+    def is_spread(self, addend: QTensor, x: QTensor) -> bool:
+        """Whether a residual is a 1 x 1 map that is added to a larger one."""
+        return tuple(addend.shape[2:]) == (1, 1) and tuple(x.shape[2:]) != (1, 1)
 
     def _spread(self, addend: QTensor, x: QTensor, weight: IntegerWeight) -> QTensor:
         if tuple(addend.shape[2:]) != (1, 1):
@@ -132,46 +154,58 @@ class WeightedOperator(Operator):
 
     def fitting(self, weight: IntegerWeight, x: QTensor, addend: tuple[QTensor, ...]) -> IntegerWeight:
         """Return the weights at a scale with which bias and residual stay in range; almost always as they are."""
-        smallest = smallest_weight_scale(
-            x.scale.double(),
-            self.row,
-            bias=None if weight.bias is None else weight.bias.double(),
-            residual_scale=addend[0].scale.double() if addend else None,
-            xp=torch,
-        )
-        if not bool((weight.scale < smallest).any()):
+        smallest = self._smallest_scale(weight, x, addend)
+        if smallest is None:
             return weight
         scale = torch.where(weight.scale < smallest, smallest, weight.scale)
         ratio = (weight.scale / scale).reshape(-1, *(1,) * (weight.steps.dim() - 1))
         steps = torch.where(ratio < 1.0, (weight.steps * ratio).round(), weight.steps).to(weight.steps.dtype)
         return IntegerWeight(steps, scale, weight.bias)
 
+    def _smallest_scale(self, weight: IntegerWeight, x: QTensor, addend: tuple[QTensor, ...]) -> Tensor | None:
+        """Return the smallest weight scale with which bias and residual stay in range; None if that is no limit."""
+        numbers = Numbers.of(x.scale.device)
+        smallest = smallest_weight_scale(
+            numbers(x.scale),
+            self.row,
+            bias=None if weight.bias is None else numbers(weight.bias),
+            residual_scale=numbers(addend[0].scale) if addend else None,
+            xp=numbers.xp,
+        )
+        return numbers.tensor(smallest) if bool((numbers(weight.scale) < smallest).any()) else None
+
+    def choose(
+        self, weight: IntegerWeight, out: Output, x: QTensor, addend: tuple[QTensor, ...]
+    ) -> tuple[Bias, Multiplier, ResidualScale | None]:
+        """Choose the hardware's parameters for integer weights and the scales of input, residual and output."""
+        row, numbers = self.row, Numbers.of(x.scale.device)
+        xp, sums = numbers.xp, numbers(weight.absolute_sums())
+        unit = numbers(x.scale) * numbers(weight.scale) + xp.zeros_like(sums)
+        bias = xp.zeros_like(unit) if weight.bias is None else numbers(weight.bias) / unit
+        factor = numbers(addend[0].scale) / unit if addend else None
+        residual = None if factor is None else choose_residual_scale(factor, row, xp=xp)
+        if out.dtype is qint32:
+            none = xp.zeros_like(unit, dtype=xp.int64)
+            multiplier = Multiplier(accu_right_shift=none, output_scale=none, output_right_shift=none)
+            return choose_bias(bias, None, row, xp=xp), multiplier, residual
+        bound = sums * -x.dtype.min + xp.abs(bias) + 1.0
+        if factor is not None:
+            bound = bound + factor * -addend[0].dtype.min
+        wide = x.dtype.bits == 16 and weight.steps[0].numel() > row.int16_any_shift_taps
+        real = unit / numbers(out.scale)
+        multiplier = choose_multiplier(real, bound, out.dtype, row, least_accu_shift=8 if wide else 0, xp=xp)
+        return choose_bias(bias, multiplier, row, xp=xp), multiplier, residual
+
     def parameters_for(
         self, weight: IntegerWeight, out: Output, x: QTensor, addend: tuple[QTensor, ...]
     ) -> dict[str, Any]:
-        """Choose the hardware's parameters for integer weights and the scales of input, residual and output."""
-        row, channels = self.row, weight.steps.shape[0]
-        unit = (x.scale.double() * weight.scale).expand(channels)
-        bias = torch.zeros_like(unit) if weight.bias is None else weight.bias.double() / unit
-        residual = choose_residual_scale(addend[0].scale.double() / unit, row, xp=torch) if addend else None
-        if out.dtype is qint32:
-            none = torch.zeros_like(unit, dtype=torch.int64)
-            multiplier = Multiplier(accu_right_shift=none, output_scale=none, output_right_shift=none)
-        else:
-            taps = weight.steps[0].numel()
-            bound = weight.steps.double().abs().flatten(1).sum(1) * -x.dtype.min + bias.abs() + 1.0
-            if addend:
-                bound = bound + addend[0].scale.double() / unit * -addend[0].dtype.min
-            wide = x.dtype.bits == 16 and taps > row.int16_any_shift_taps
-            multiplier = choose_multiplier(
-                unit / out.scale.double(), bound, out.dtype, row, least_accu_shift=8 if wide else 0, xp=torch
-            )
-        stored = choose_bias(bias, None if out.dtype is qint32 else multiplier, row, xp=torch)
+        """Return the chosen parameters as a kernel takes them."""
+        bias, multiplier, residual = self.choose(weight, out, x, addend)
         return {
-            "bias": Bias(**int32_fields(stored)),
+            "bias": Bias(**int32_fields(bias)),
             "multiplier": Multiplier(**int32_fields(multiplier)),
             "residual": None if residual is None else ResidualScale(**int32_fields(residual)),
-            "relu": self.relu is not None,
+            "relu": self.relu is not None and self.adds == bool(addend),
         }
 
     def wide_output(self, weight: IntegerWeight, x: QTensor) -> Output:
@@ -191,22 +225,36 @@ class WeightedOperator(Operator):
             key: the tensors that the weights came from, by which results are remembered.
         """
         x = inputs[0]
+        if out is not None and self.adds_behind(out, inputs):
+            y = self._layer_steps(weight, before_addition(self, out, inputs[1]), x, (), key)
+            return add_behind(self, out, y, inputs[1], self.relu)
         addend = tuple(self._spread(each, x, weight) for each in inputs[1:])
+        return self._clipped(self._layer_steps(weight, out, x, addend, key))
 
+    def adds_behind(self, out: Output, inputs: Sequence[QTensor]) -> bool:
+        """Whether the residual is added behind the layer, at 16 bits."""
+        return self.adds and is_added_behind([each.dtype for each in inputs], out.dtype)
+
+    def _clipped(self, y: QTensor) -> QTensor:
+        return clip_above(y, 6.0, self) if self.relu == "relu6" else y
+
+    def _layer_steps(
+        self,
+        weight: IntegerWeight,
+        out: Output | None,
+        x: QTensor,
+        addend: tuple[QTensor, ...],
+        key: tuple[Tensor | None, ...],
+    ) -> QTensor:
         def build() -> tuple[Kernel, Output]:
             fitted = self.fitting(weight, x, addend)
             chosen = self.wide_output(fitted, x) if out is None else out
             parameters = self.parameters_for(fitted, chosen, x, addend)
             return self.kernel(fitted.steps.to(torch.int8), x=x.dtype, out_dtype=chosen.dtype, **parameters), chosen
 
-        scales = [t.scale for t in inputs]
+        scales = [t.scale for t in (x, *addend)]
         sources = [*key, weight.bias, *scales, None if out is None else out.scale]
-        kernel, chosen = self.derived.get(sources, build, x.dtype)
-        return self._invoked(kernel, chosen, x, addend, weight)
-
-    def _invoked(
-        self, kernel: Kernel, out: Output, x: QTensor, addend: tuple[QTensor, ...], weight: IntegerWeight
-    ) -> QTensor:
+        kernel, chosen = self.derived.get(sources, build, x.dtype, "layer", len(addend))
         narrow = x.dtype is qint8 and weight.steps[0].numel() <= SAFE_TAPS
-        y = self.apply_kernel(kernel, out, x, *addend, axis=1 if out.dtype is qint32 else -1, narrow=narrow)
-        return clip_above(y, 6.0, self) if self.relu == "relu6" else y
+        axis = 1 if chosen.dtype is qint32 else -1
+        return self.apply_kernel(kernel, chosen, x, *addend, axis=axis, narrow=narrow)

@@ -23,6 +23,7 @@ from bpu_fx_fusion import (
     Pad,
     Pow,
     Reciprocal,
+    Rsqrt,
     Sin,
     Sinh,
     Sqrt,
@@ -46,6 +47,8 @@ def _calls_layer(layer: nn.Module, function: Callable[..., Tensor]) -> Callable[
     return lambda: CallsLayer(layer, function)
 
 
+_TOKENS = (2, 9, 16)
+"""Shape of a sequence: N, L, C."""
 _LINEAR = ((4, 24),)
 _PAIR = (MAP, MAP)
 _VOLUME = ((2, 4, 5, 6, 7),)
@@ -66,6 +69,18 @@ _CONVOLUTIONS = {
     "conv2d_relu6": OperatorCase(make=lambda: nn.Sequential(nn.Conv2d(8, 12, 3), nn.ReLU6()), bits=(8, 16)),
     "conv2d_bn_relu": OperatorCase(make=lambda: nn.Sequential(nn.Conv2d(8, 12, 3), nn.BatchNorm2d(12), nn.ReLU())),
     "conv3d": OperatorCase(make=lambda: nn.Conv3d(4, 6, 3, padding=1), shapes=_VOLUME, marches=BAYES),
+    "conv3d_uneven_stride": OperatorCase(
+        make=lambda: nn.Sequential(nn.Conv3d(4, 6, (1, 3, 3), (1, 2, 2), (0, 1, 1)), nn.ReLU()),
+        shapes=_VOLUME,
+        marches=BAYES,
+    ),
+    "conv2d_dilated_stride2": OperatorCase(make=_conv(padding=2, dilation=2, stride=2)),
+    "conv1d_bn": OperatorCase(make=lambda: nn.Conv1d(9, 5, 3, padding=1), shapes=(_TOKENS,)),
+    "max_pool1d": OperatorCase(make=lambda: nn.Sequential(nn.MaxPool1d(2), nn.AvgPool1d(2)), shapes=(_TOKENS,)),
+    "adaptive_avg_pool1d": OperatorCase(make=lambda: nn.AdaptiveAvgPool1d(1), shapes=(_TOKENS,)),
+    "batch_norm1d_alone": OperatorCase(make=lambda: nn.BatchNorm1d(24), shapes=((4, 24),)),
+    "batch_norm1d_of_sequence": OperatorCase(make=lambda: nn.BatchNorm1d(9), shapes=(_TOKENS,)),
+    "batch_norm3d_alone": OperatorCase(make=lambda: nn.BatchNorm3d(4), shapes=_VOLUME, marches=BAYES),
     "conv3d_bn_relu_stride2": OperatorCase(
         make=lambda: nn.Sequential(nn.Conv3d(4, 6, 3, 2, 1), nn.BatchNorm3d(6), nn.ReLU()),
         shapes=_VOLUME,
@@ -74,6 +89,8 @@ _CONVOLUTIONS = {
     "conv_transpose2d_k2s2": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 2, 2)),
     "conv_transpose2d_k4s2p1": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 4, 2, 1)),
     "conv_transpose2d_k3s2p1_out1": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 3, 2, 1, 1)),
+    "conv_transpose2d_k4s4p1_cropped": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 4, 4, 1)),
+    "conv_transpose2d_k3s2p2_out1_cropped": OperatorCase(make=lambda: nn.ConvTranspose2d(8, 6, 3, 2, 2, 1)),
     "conv_transpose2d_grouped_bn": OperatorCase(
         make=lambda: nn.Sequential(nn.ConvTranspose2d(8, 12, 4, 2, 1, groups=4), nn.BatchNorm2d(12))
     ),
@@ -102,6 +119,7 @@ _RESIDUALS = {
         ),
         shapes=shapes,
         marches=BAYES if layer == "conv3d" else ALL,
+        bits=(8, 16) if layer in ("conv2d", "linear") and not bn else (8,),
     )
     for layer, (make, norm, shapes) in _LAYERS.items()
     for bn in (False, True)
@@ -109,7 +127,7 @@ _RESIDUALS = {
     for relu in (None, nn.ReLU, nn.ReLU6)
 }
 _RESIDUALS["conv2d_add_1x1_map"] = OperatorCase(
-    make=lambda: WithResidual(nn.Conv2d(8, 8, 3), None, nn.ReLU()), shapes=(MAP, (2, 8, 1, 1))
+    make=lambda: WithResidual(nn.Conv2d(8, 8, 3), None, nn.ReLU()), shapes=(MAP, (2, 8, 1, 1)), bits=(8, 16)
 )
 
 _ELEMENTWISE = {
@@ -141,7 +159,7 @@ _ELEMENTWISE = {
 _DOMAINS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[nn.Module, ...]]] = {
     "everywhere": (lambda x: x, (Asinh(), Atan(), Cos(), Cosh(), Erf(), Pow(3), Sin(), Sinh())),
     "from -0.9 to 0.9": (lambda x: torch.tanh(x) * 0.9, (Acos(), Asin(), Atanh(), Tan())),
-    "above 0.1": (lambda x: torch.sigmoid(x) + 0.1, (HardLog(), Reciprocal(), Sqrt(), Pow(0.5))),
+    "above 0.1": (lambda x: torch.sigmoid(x) + 0.1, (HardLog(), Reciprocal(), Rsqrt(1e-5), Sqrt(), Pow(0.5))),
     "above 1.1": (lambda x: torch.sigmoid(x) + 1.1, (Acosh(),)),
 }
 """Where functions are defined -> what brings an input there, and the functions."""
@@ -180,6 +198,12 @@ _TABLES = {
 _MAPS = {
     "avg_pool2d": OperatorCase(make=lambda: nn.AvgPool2d(2)),
     "avg_pool2d_padded": OperatorCase(make=lambda: nn.AvgPool2d(3, 2, 1)),
+    "avg_pool2d_padding_not_counted": OperatorCase(
+        make=lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False), marches=BAYES
+    ),
+    "avg_pool2d_cut_short": OperatorCase(make=lambda: nn.AvgPool2d(3, 2, ceil_mode=True), marches=BAYES),
+    "avg_pool2d_ceil_without_effect": OperatorCase(make=lambda: nn.AvgPool2d(2, ceil_mode=True)),
+    "avg_pool2d_1x1": OperatorCase(make=lambda: nn.AvgPool2d(1, 2)),
     "avg_pool2d_7x7": OperatorCase(make=lambda: nn.AvgPool2d(7, 1)),
     "global_avg_pool": OperatorCase(make=lambda: nn.AdaptiveAvgPool2d(1)),
     "global_avg_pool_7x7": OperatorCase(make=lambda: nn.AdaptiveAvgPool2d(1), shapes=((2, 8, 7, 7),)),
@@ -194,6 +218,9 @@ _MAPS = {
     "zero_pad": OperatorCase(make=lambda: nn.ZeroPad2d((0, 1, 2, 3)), bits=(8, 16)),
     "constant_pad": OperatorCase(make=lambda: nn.ConstantPad2d(1, 0.4)),
     "replication_pad": OperatorCase(make=lambda: nn.ReplicationPad2d(2), marches=BAYES),
+    "reflection_pad": OperatorCase(make=lambda: nn.ReflectionPad2d((1, 2, 3, 0)), marches=BAYES, bits=(8, 16)),
+    "circular_pad": OperatorCase(make=_calls(lambda x: F.pad(x, (2, 1, 0, 3), mode="circular")), marches=BAYES),
+    "negative_pad": OperatorCase(make=lambda: nn.ZeroPad2d((-1, 2, 1, -2))),
     "pad_module": OperatorCase(make=lambda: Pad((1, 1))),
     "dropout": OperatorCase(make=lambda: nn.Dropout(0.5)),
 }
@@ -218,8 +245,101 @@ _LAYOUT = {
     "select": OperatorCase(make=_calls(lambda x: x[:, 3])),
     "chunk_swap": OperatorCase(make=_calls(lambda x: torch.cat(torch.chunk(x, 2, 1)[::-1], 1))),
     "split": OperatorCase(make=_calls(lambda x: torch.split(x, [3, 5], 1)[1])),
+    "stack": OperatorCase(make=_calls(lambda x, y: torch.stack([x, y], -1)), shapes=(_TOKENS, _TOKENS), marches=BAYES),
+    "roll": OperatorCase(make=_calls(lambda x: torch.roll(x, (-3, 2), (2, 3))), marches=BAYES),
+    "flip": OperatorCase(make=_calls(lambda x: x.flip(3)), marches=BAYES),
+    "expand": OperatorCase(make=_calls(lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 3, 5)), marches=BAYES),
+    "repeat": OperatorCase(make=_calls(lambda x: x.repeat(1, 2, 1, 3)), marches=BAYES),
+    "repeat_interleave": OperatorCase(make=_calls(lambda x: x.repeat_interleave(2, 1)), marches=BAYES),
+    "index_select": OperatorCase(make=_calls(lambda x: x[:, [3, 1, 1, 7, 0]]), marches=BAYES),
+    "pixel_shuffle": OperatorCase(make=lambda: nn.PixelShuffle(2), marches=BAYES),
+    "pixel_unshuffle": OperatorCase(make=lambda: nn.PixelUnshuffle(2), marches=BAYES),
+    "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4), marches=BAYES),
     "unsqueeze_squeeze": OperatorCase(make=_calls(lambda x: x.unsqueeze(2).squeeze(2)), shapes=((2, 9),)),
 }
 
-CASES: dict[str, OperatorCase] = {**_CONVOLUTIONS, **_RESIDUALS, **_ELEMENTWISE, **_TABLES, **_MAPS, **_LAYOUT}
+_HEADS = (2, 3, 9, 16)
+"""Shape of what heads attend to: N, heads, L, E."""
+
+
+def _random_affine(norm: nn.Module) -> nn.Module:
+    """Return a normalization whose weight and bias are not those of the identity."""
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    return norm
+
+
+_COMPOSITES = {
+    "amax_channels": OperatorCase(make=_calls(lambda x: torch.amax(x, 1, keepdim=True)), marches=BAYES),
+    "amin_rows": OperatorCase(make=_calls(lambda x: x.amin(dim=(2, 3))), marches=BAYES),
+    "softmax": OperatorCase(make=lambda: nn.Softmax(-1), shapes=(_TOKENS,), marches=BAYES, bits=(8, 16)),
+    "softmax_channels": OperatorCase(make=lambda: nn.Softmax(1), marches=BAYES),
+    "layer_norm": OperatorCase(
+        make=lambda: _random_affine(nn.LayerNorm(16)), shapes=(_TOKENS,), marches=BAYES, bits=(8, 16)
+    ),
+    "layer_norm_of_map": OperatorCase(
+        make=_calls(lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)), marches=BAYES
+    ),
+    "layer_norm_over_three_axes": OperatorCase(make=lambda: _random_affine(nn.LayerNorm([8, 10, 12])), marches=BAYES),
+    "rms_norm": OperatorCase(make=lambda: _random_affine(nn.RMSNorm(16)), shapes=(_TOKENS,), marches=BAYES),
+    "group_norm": OperatorCase(make=lambda: _random_affine(nn.GroupNorm(2, 8)), marches=BAYES, bits=(8, 16)),
+    "group_norm_tokens": OperatorCase(make=lambda: nn.GroupNorm(3, 9), shapes=(_TOKENS,), marches=BAYES),
+    "instance_norm_1d": OperatorCase(make=lambda: nn.InstanceNorm1d(9), shapes=(_TOKENS,), marches=BAYES),
+    "instance_norm_3d": OperatorCase(
+        make=lambda: _random_affine(nn.InstanceNorm3d(4, affine=True)), shapes=_VOLUME, marches=BAYES
+    ),
+    "instance_norm": OperatorCase(make=lambda: nn.InstanceNorm2d(8), marches=BAYES),
+    "attention": OperatorCase(
+        make=_calls(lambda x, y: F.scaled_dot_product_attention(x, y, y)), shapes=(_HEADS, _HEADS), marches=BAYES
+    ),
+    "attention_masked": OperatorCase(
+        make=_calls_layer(
+            nn.ParameterList([torch.randn(1, 1, 9, 9)]),
+            lambda mask, x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=mask[0], scale=0.3),
+        ),
+        shapes=(_HEADS, _HEADS),
+        marches=BAYES,
+    ),
+    "multihead_attention": OperatorCase(
+        make=_calls_layer(
+            nn.MultiheadAttention(16, 4, batch_first=True), lambda layer, x: layer(x, x, x, need_weights=False)[0]
+        ),
+        shapes=(_TOKENS,),
+        marches=BAYES,
+    ),
+    "div": OperatorCase(make=_calls(lambda x, y: x / (torch.sigmoid(y) + 0.5)), shapes=_PAIR, marches=BAYES),
+    "normalize": OperatorCase(make=_calls(lambda x: F.normalize(x, dim=-1)), shapes=(_TOKENS,), marches=BAYES),
+    "vector_norm": OperatorCase(make=_calls(lambda x: x.norm(p=2, dim=(1, 2), keepdim=True)), marches=BAYES),
+    "glu": OperatorCase(make=lambda: nn.GLU(1), bits=(8, 16)),
+    "prelu": OperatorCase(make=lambda: _random_affine(nn.PReLU(8)), bits=(8, 16)),
+    "prelu_one_slope": OperatorCase(make=nn.PReLU, shapes=(_TOKENS,), marches=BAYES),
+    "lstm_cell": OperatorCase(
+        make=_calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: torch.cat(cell(x, (h, h * 0.5)), 1)),
+        shapes=((2, 16), (2, 12)),
+        marches=BAYES,
+    ),
+    "max_pool3d": OperatorCase(make=lambda: nn.MaxPool3d(3, 2, 1), shapes=_VOLUME, marches=BAYES),
+    "avg_pool3d": OperatorCase(make=lambda: nn.AvgPool3d((1, 2, 3)), shapes=_VOLUME, marches=BAYES),
+    "global_avg_pool3d": OperatorCase(make=lambda: nn.AdaptiveAvgPool3d(1), shapes=_VOLUME, marches=BAYES),
+    "addcmul": OperatorCase(make=_calls(lambda x, y: torch.addcmul(x, x, y)), shapes=_PAIR),
+    "add_constant": OperatorCase(
+        make=_calls_layer(nn.ParameterList([torch.randn(1, 9, 16)]), lambda position, x: x + position[0]),
+        shapes=(_TOKENS,),
+        marches=BAYES,
+        bits=(8, 16),
+    ),
+    "mul_constant": OperatorCase(
+        make=_calls_layer(nn.ParameterList([torch.randn(8, 1, 1)]), lambda scale, x: x * scale[0]), marches=BAYES
+    ),
+}
+
+CASES: dict[str, OperatorCase] = {
+    **_CONVOLUTIONS,
+    **_RESIDUALS,
+    **_ELEMENTWISE,
+    **_TABLES,
+    **_MAPS,
+    **_LAYOUT,
+    **_COMPOSITES,
+}
 """Name -> case; docs/operators.md and the tests of every form run over all of them."""

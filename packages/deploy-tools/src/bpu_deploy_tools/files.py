@@ -1,0 +1,32 @@
+"""Writing files whole: whoever reads a path sees the old content or all of the new one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from .errors import OutputError
+
+__all__ = ["replace_file"]
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there.
+
+    Raises:
+        OutputError: the place is a folder, or its folder does not exist.
+    """
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; give the name of a file in it")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} does not exist; make it first")
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

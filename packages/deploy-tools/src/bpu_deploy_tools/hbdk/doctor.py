@@ -1,0 +1,78 @@
+"""What of the vendor's toolkit and of the optional packages is there, where, in which version; what to do if not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from .errors import INSTALL, HbdkError
+from .tools import PROGRAMS, Toolkit, find_toolkit
+
+__all__ = ["Finding", "examine"]
+
+BUILDER_PYTHONS = ((3, 9), (3, 12))
+"""The first and the last Python in which the toolkit's HBIR builder was seen to load; the wheel is tagged 3.10."""
+
+PACKAGES = {
+    "torch": "runs and converts models",
+    "onnx": "ONNX export: pip install 'bpu-deploy-tools[onnx]'",
+    "onnxruntime": "runs ONNX exports: pip install onnxruntime",
+}
+"""Distribution -> what it is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked for."""
+
+    what: str
+    found: bool
+    detail: str
+    """Where it is and in which version; or what to do."""
+
+
+def examine() -> list[Finding]:
+    """Look for everything that this package can use; nothing is raised for what is missing."""
+    running = ".".join(map(str, sys.version_info[:3]))
+    findings = [Finding(what="Python", found=True, detail=f"{running}, {sys.executable}")]
+    findings += [_package(name, purpose) for name, purpose in PACKAGES.items()]
+    try:
+        toolkit = find_toolkit()
+    except HbdkError as error:
+        return [*findings, Finding(what="vendor's toolkit", found=False, detail=str(error))]
+    findings.append(_toolkit(toolkit))
+    for program in PROGRAMS:
+        path = toolkit.programs / program
+        findings.append(Finding(what=program, found=path.is_file(), detail=str(path) if path.is_file() else INSTALL))
+    return [*findings, _builder(toolkit)]
+
+
+def _package(name: str, purpose: str) -> Finding:
+    try:
+        return Finding(what=name, found=True, detail=importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(what=name, found=False, detail=purpose)
+
+
+def _toolkit(toolkit: Toolkit) -> Finding:
+    try:
+        return Finding(what="vendor's toolkit", found=True, detail=f"HBDK {toolkit.version}, {toolkit.programs}")
+    except HbdkError as error:
+        return Finding(what="vendor's toolkit", found=False, detail=str(error))
+
+
+def _builder(toolkit: Toolkit) -> Finding:
+    """Import the builder where the worker would."""
+    code = "import sys, hbdk.hbir_base; print('.'.join(map(str, sys.version_info[:3])))"
+    environment = None if toolkit.python_path is None else {"PYTHONPATH": toolkit.python_path}
+    done = subprocess.run(
+        [toolkit.python, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    if done.returncode == 0:
+        return Finding(what="HBIR builder", found=True, detail=f"Python {done.stdout.strip()}, {toolkit.python}")
+    first, last = (".".join(map(str, version)) for version in BUILDER_PYTHONS)
+    said = (done.stderr.strip().splitlines() or ["it crashed"])[-1]
+    way_out = f"it loads in Python {first} to {last} with numpy; set HBDK_PYTHON to such an interpreter"
+    return Finding(what="HBIR builder", found=False, detail=f"{toolkit.python}: {said}; {way_out}")

@@ -1,0 +1,48 @@
+"""What ``torch.compile`` sees of a converted model: its plain module, made when needed; imported by it alone."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils._pytree import tree_map
+
+from .errors import CaptureError
+from .plain import plain_module
+
+if TYPE_CHECKING:
+    from .graph_module import QuantizedGraphModule
+
+__all__ = ["compiled_call"]
+
+Call = Callable[["QuantizedGraphModule", Any, Mapping[str, Any]], Any]
+
+_MOST_KEPT = 8
+"""So many shapes of inputs are kept for a model."""
+
+_PLAIN: weakref.WeakKeyDictionary[QuantizedGraphModule, dict[Any, GraphModule]] = weakref.WeakKeyDictionary()
+
+
+def _compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Call the plain module of a model, for inputs of these shapes and the weights and scales that it has now."""
+    if kwargs:
+        raise CaptureError(f"give inputs by position to a compiled model, got {', '.join(kwargs)} by name")
+    shapes = tree_map(lambda x: (x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x, args)
+    state = [*quantized.parameters(), *quantized.buffers()]
+    versions = tuple((id(tensor), tensor._version) for tensor in state)
+    key = (repr(shapes), versions, quantized.code)
+    kept = _PLAIN.setdefault(quantized, {})
+    if key not in kept:
+        kept[key] = plain_module(quantized, *args)
+        for old in list(kept)[:-_MOST_KEPT]:
+            del kept[old]
+    return kept[key](*args)
+
+
+_disable: Any = torch.compiler.disable
+compiled_call: Call = _disable(_compiled_call, recursive=False)
+"""Not compiled itself, since it computes parameters from weights; the plain module that it calls is."""

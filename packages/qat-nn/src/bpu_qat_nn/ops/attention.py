@@ -1,0 +1,177 @@
+"""Attention in known operators: matrix products, softmax, and the projections of nn.MultiheadAttention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from bpu_fx_fusion import FloatFunctional, ScaledDotProduct
+from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.march import MarchRow
+
+from ..op import OpRow, type_problems
+from ..qtensor import QTensor
+from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
+from .dropout import QATDropout
+from .functional import QATFloatFunctional
+from .linear import QATLinear
+from .softmax import SOFTMAX_KERNELS, QATSoftmax
+
+__all__ = ["ROWS"]
+
+
+class ScaledDotProductOperator(CompositeOperator):
+    """``softmax(q @ k.T * scale + mask) @ v``."""
+
+    config: ClassVar[tuple[str, ...]] = ("scale", "drops")
+    scale: float | None
+    drops: bool
+
+    def combine(self, *inputs: Any, **options: Any) -> QTensor:
+        """Compare queries with keys, and take the values by the result."""
+        query, key, value, *rest = inputs
+        mask = rest[0] if rest else options.get("attn_mask")
+        part: Any = self
+        logits = part.logits.matmul(query, key.transpose(-2, -1))
+        scale = self.scale if self.scale is not None else int(query.shape[-1]) ** -0.5
+        logits = part.scaling.mul_scalar(logits, scale)
+        if mask is not None:
+            logits = part.masked.add(logits, mask)
+        attention = part.softmax(logits)
+        if self.drops:
+            attention = part.dropout(attention)
+        result: QTensor = part.weighted.matmul(attention, value)
+        return result
+
+
+class QuantizedScaledDotProduct(ScaledDotProductOperator, QuantizedComposite):
+    """Attention of integers."""
+
+
+class QATScaledDotProduct(ScaledDotProductOperator, QATComposite):
+    """Attention under quantization-aware training."""
+
+    quantized = QuantizedScaledDotProduct
+    options: ClassVar[frozenset[str]] = frozenset({"attn_mask"})
+
+    def configure(self, source: Any) -> None:
+        """Note scale and dropout."""
+        self.scale, self.drops = source.scale, source.dropout_p > 0
+
+    def parts(self, source: Any) -> Mapping[str, Part]:
+        """The products are of 8 bits."""
+        dropout = {"dropout": (QATDropout, nn.Dropout(source.dropout_p), None)} if self.drops else {}
+        return {
+            "logits": (QATFloatFunctional, FloatFunctional(), qint8),
+            "scaling": (QATFloatFunctional, FloatFunctional(), qint8),
+            "masked": (QATFloatFunctional, FloatFunctional(), qint8),
+            "softmax": (QATSoftmax, nn.Softmax(-1), qint8),
+            **dropout,
+            "weighted": (QATFloatFunctional, FloatFunctional(), None),
+        }
+
+    @classmethod
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """int8; matrix products of activations, and 16 bits for the softmax."""
+        return [*super().limits(module, row, dtype, inputs), *type_problems([dtype, *inputs], [qint8])]
+
+
+class MultiheadAttentionOperator(CompositeOperator):
+    """Projections, attention of each head, a last projection; inputs (N, L, E), or (L, N, E) without batch_first."""
+
+    config: ClassVar[tuple[str, ...]] = ("num_heads", "batch_first")
+    num_heads: int
+    batch_first: bool
+
+    def combine(self, *inputs: Any, **options: Any) -> tuple[QTensor, None]:
+        """Attend; the weights, torch's second result, are not given."""
+        part: Any = self
+        projected = [
+            self._heads(projection(x)) for projection, x in zip((part.query, part.key, part.value), inputs, strict=True)
+        ]
+        attended = part.attention(*projected)
+        batch, _, length, _ = (int(n) for n in attended.shape)
+        joined = attended.transpose(1, 2).reshape([batch, length, -1])
+        result = part.out(joined)
+        return (result if self.batch_first else result.transpose(0, 1)), None
+
+    def _heads(self, x: Any) -> Any:
+        """(N, L, E) -> (N, heads, L, E / heads)."""
+        x = x if self.batch_first else x.transpose(0, 1)
+        batch, length, features = (int(n) for n in x.shape)
+        return x.reshape([batch, length, self.num_heads, features // self.num_heads]).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        """Heads."""
+        return f"num_heads={self.num_heads}, batch_first={self.batch_first}"
+
+
+class QuantizedMultiheadAttention(MultiheadAttentionOperator, QuantizedComposite):
+    """Multi-head attention of integers."""
+
+
+class QATMultiheadAttention(MultiheadAttentionOperator, QATComposite):
+    """Multi-head attention under quantization-aware training."""
+
+    quantized = QuantizedMultiheadAttention
+    options: ClassVar[frozenset[str]] = frozenset({"need_weights", "average_attn_weights"})
+
+    def parts(self, source: Any) -> Mapping[str, Part]:
+        """The projections become linear layers, with copies of the weights."""
+        return {
+            **{name: (QATLinear, layer, qint8) for name, layer in _projections(source).items()},
+            "attention": (QATScaledDotProduct, ScaledDotProduct(dropout_p=source.dropout), qint8),
+            "out": (QATLinear, source.out_proj, None),
+        }
+
+    @classmethod
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """int8; no bias_k, bias_v or add_zero_attn; matrix products of activations."""
+        found = [*super().limits(module, row, dtype, inputs), *type_problems(inputs, [qint8])]
+        if module.bias_k is not None or module.add_zero_attn:
+            found.append("add_bias_kv or add_zero_attn")
+        return found
+
+
+def _projections(source: nn.MultiheadAttention) -> dict[str, nn.Module]:
+    """Return the linear layers of queries, keys and values."""
+    if source.in_proj_weight is not None:
+        weights = source.in_proj_weight.chunk(3)
+    else:
+        weights = (source.q_proj_weight, source.k_proj_weight, source.v_proj_weight)
+    biases: Any = (None,) * 3 if source.in_proj_bias is None else source.in_proj_bias.chunk(3)
+    return {name: _linear(w, b) for name, w, b in zip(("query", "key", "value"), weights, biases, strict=True)}
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer
+
+
+ROWS = (
+    OpRow(
+        name="scaled_dot_product_attention",
+        floats=(ScaledDotProduct,),
+        qat=QATScaledDotProduct,
+        kernels=("matmul", "reinterpret", *SOFTMAX_KERNELS),
+        note="Matrix products of 8 bits and a softmax.",
+    ),
+    OpRow(
+        name="MultiheadAttention",
+        floats=(nn.MultiheadAttention,),
+        qat=QATMultiheadAttention,
+        kernels=("linear", "matmul", "reinterpret", "reshape", "transpose", *SOFTMAX_KERNELS),
+        note="The second result, the weights, is None. Inputs of (N, L, E): without batch_first the batch would move.",
+    ),
+)

@@ -1,0 +1,65 @@
+"""BatchNorm statistics anew: running mean and variance as averages over given batches, nothing else changes.
+
+For a float model whose data has changed, and for a model under training with ``QATMode.WithBN``: there the statistics
+trail behind quantized weights that jump between steps (Nagel et al., "Overcoming oscillations in quantization-aware
+training", 2022, section 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from bpu_fx_fusion import BATCH_NORMS
+
+from ..errors import ArgumentError
+from .forward import run_batches
+
+__all__ = ["reestimate_batch_norm"]
+
+
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
+    """Set running statistics to the averages over the batches; in place.
+
+    Everything but the BatchNorms runs in evaluation mode. States of fake quantization stay as they are: in QAT or
+    VALIDATION state the statistics are those behind quantized layers.
+
+    Args:
+        model: a float model, or one prepared with ``QATMode.WithBN``.
+        batches: several, large ones: variance is estimated within each.
+
+    Returns:
+        The number of BatchNorms.
+
+    Raises:
+        ArgumentError: the model has no BatchNorm with running statistics, or there are no batches.
+    """
+    norms: list[Any] = [
+        module
+        for module in model.modules()
+        if isinstance(module, BATCH_NORMS) and module.track_running_stats and module.running_mean is not None
+    ]
+    if not norms:
+        raise ArgumentError(
+            "the model has no BatchNorm with running statistics; they are folded when it is prepared, unless under "
+            "set_qat_mode(QATMode.WithBN)"
+        )
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's sign for the plain average over batches
+        norm.train()
+    try:
+        with torch.no_grad():
+            run_batches(model, batches)
+    finally:
+        for module, training in modes:
+            module.training = training
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return len(norms)

@@ -1,0 +1,85 @@
+"""Run calibration batches through a model in a chosen state, and leave the model's modes as they were."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from bpu_qconfig import FakeQuantize
+
+from ..errors import ArgumentError
+from ..ops.weighted import WeightedQAT
+
+__all__ = ["evaluated", "run_batches", "weighted_layers"]
+
+
+@contextmanager
+def evaluated(model: nn.Module, *, quantizes: bool) -> Iterator[None]:
+    """Put a model into evaluation, without observing, with or without fake quantization; and back."""
+    modes = [(module, module.training) for module in model.modules()]
+    fakes = [module for module in model.modules() if isinstance(module, FakeQuantize)]
+    switches = [(bool(each.observer_enabled), bool(each.fake_quant_enabled)) for each in fakes]
+    model.eval()
+    for each in fakes:
+        each.disable_observer()
+        each.enable_fake_quant(quantizes)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for each, (observes, quantized) in zip(fakes, switches, strict=True):
+            each.enable_observer(observes)
+            each.enable_fake_quant(quantized)
+
+
+def run_batches(model: nn.Module, batches: Iterable[Any]) -> None:
+    """Call the model with every batch.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    empty = True
+    for batch in batches:
+        empty = False
+        model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+    if empty:
+        raise ArgumentError("expected at least one calibration batch, got none")
+
+
+def weighted_layers(
+    model: nn.Module, batches: Iterable[Any], see: Callable[[str, WeightedQAT, Any], None]
+) -> list[tuple[str, WeightedQAT]]:
+    """Run batches and show each layer with weights its input; return those that a batch called once.
+
+    Layers that are called several times, or not at all, cannot be changed for one input.
+
+    Args:
+        model: the prepared model.
+        batches: what to run.
+        see: takes path, layer and input (a QTensor), before the layer runs.
+    """
+    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, WeightedQAT)]
+    calls: Counter[str] = Counter()
+
+    def hook(path: str, layer: WeightedQAT) -> Callable[..., None]:
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            calls[path] += 1
+            see(path, layer, inputs[0])
+
+        return before
+
+    handles = [layer.register_forward_pre_hook(hook(path, layer)) for path, layer in layers]
+    kept = list(batches)
+    try:
+        run_batches(model, kept)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(path, layer) for path, layer in layers if calls[path] == len(kept)]
