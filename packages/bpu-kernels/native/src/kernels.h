@@ -72,17 +72,25 @@ struct GemmKernel {
 // Positions along a line of a depthwise convolution of int8.
 struct DepthwiseLine {
   int64_t positions;
-  const int8_t** taps;      // an even number of rows of channels for the first position; moved on for the others
+  const int8_t** taps;      // rows of channels for the first position, a multiple of 4; moved on for the others
   const int64_t* advances;  // by so many bytes each
-  int64_t pairs;
+  int64_t pairs;            // of taps; what is beyond the kernel's taps are rows of zeros
   const int16_t* weights;  // panel, pair of taps, channel in the kernel's order, tap of the pair
-  const int8_t* positive_weights;  // the same in natural order; null where an input may be negative
+  const int8_t* positive_weights;  // as the kernel's layout says; null where an input may be negative
   Finish finish;
   Rows to;
 };
 
+// Weights for inputs without negative values: block of channels, group of taps, channel, tap of the group.
+struct DepthwiseLayout {
+  int64_t block;        // 0 where the kernel has no use for them
+  int64_t group;        // at most 4
+  const int8_t* order;  // position in a block -> channel
+};
+
 struct DepthwiseKernel {
   const int8_t* order;
+  DepthwiseLayout positive;
   void (*run)(const DepthwiseLine&);
 };
 

@@ -12,6 +12,10 @@ namespace {
 // Accumulators hold channels 0-3 8-11 and 4-7 12-15, so that packing both gives 0 .. 15 in order.
 constexpr int8_t kOrder[kPanel] = {0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15};
 
+// What interleaving the bytes of two vectors leaves in the first and in the second half of the pairs.
+constexpr int8_t kBlockOrder[2 * kPanel] = {0, 1, 2,  3,  4,  5,  6,  7,  16, 17, 18, 19, 20, 21, 22, 23,
+                                            8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
+
 // Rows of a tile: with two vectors a row, weights and accumulators fill the 16 registers.
 constexpr int64_t kRows = 4;
 
@@ -210,29 +214,23 @@ inline void depthwise_panel(const DepthwiseLine& at, int64_t position, int64_t c
   finish_rows<1>(at.finish, at.to, position, c, &acc);
 }
 
-inline __m256i load_halves(const int8_t* low, const int8_t* high) {
-  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_bytes(low, kPanel)), load_bytes(high, kPanel), 1);
-}
-
 // Two panels of an input without negative values: the bytes of two taps are interleaved, vpmaddubsw adds their
 // products, and the sums of two such pairs are interleaved in turn for vpmaddwd to add. kPairs: their number where it is
 // known, otherwise 0.
 template <int64_t kPairs>
 inline void depthwise_panels(const DepthwiseLine& at, int64_t position, int64_t c) {
   const int64_t pairs = kPairs ? kPairs : at.pairs;
+  const int8_t* weights = at.positive_weights + c * pairs * 2;
   const __m256i ones = _mm256_set1_epi16(1);
-  const int8_t* first = at.positive_weights + c * pairs * 2;
-  const int8_t* second = first + kPanel * pairs * 2;
   __m256i acc[4] = {};  // channels 0-3 16-19, 4-7 20-23, 8-11 24-27, 12-15 28-31
   BPU_UNROLL for (int64_t pair = 0; pair < pairs; pair += 2) {
     __m256i sums[2][2] = {};
     BPU_UNROLL for (int64_t i = 0; i < 2; ++i) {
       if (pair + i == pairs) break;
       const __m256i x = load(at.taps[2 * (pair + i)] + c), y = load(at.taps[2 * (pair + i) + 1] + c);
-      const int64_t weights = (pair + i) * 2 * kPanel;
-      sums[i][0] = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(x, y), load_halves(first + weights, second + weights));
-      sums[i][1] = _mm256_maddubs_epi16(_mm256_unpackhi_epi8(x, y),
-                                        load_halves(first + weights + kPanel, second + weights + kPanel));
+      const int8_t* w = weights + (pair + i) * 4 * kPanel;
+      sums[i][0] = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(x, y), load(w));
+      sums[i][1] = _mm256_maddubs_epi16(_mm256_unpackhi_epi8(x, y), load(w + 2 * kPanel));
     }
     BPU_UNROLL for (int64_t half = 0; half < 2; ++half) {
       const __m256i low = _mm256_unpacklo_epi16(sums[0][half], sums[1][half]);
@@ -261,7 +259,7 @@ void depthwise(const DepthwiseLine& given) {
     }
     for (; c + kPanel <= at.to.channels; c += kPanel) depthwise_panel(at, position, c, kPanel);
     if (c < at.to.channels) depthwise_panel(at, position, c, at.to.channels - c);
-    for (int64_t tap = 0; tap < 2 * at.pairs; ++tap) at.taps[tap] += at.advances[tap];
+    for (int64_t tap = 0; tap < (at.pairs + 1) / 2 * 4; ++tap) at.taps[tap] += at.advances[tap];
   }
 }
 
@@ -272,7 +270,7 @@ const Kernels& avx2_kernels() {
       {true, false, 2, 2, kOrder, multiply<true>, widen8},
       {false, false, 8, 4, kOrder, multiply<false>, copy8},
       {true, false, 2, 2, kOrder, multiply<true>, copy16},
-      {kOrder, depthwise},
+      {kOrder, {2 * kPanel, 2, kBlockOrder}, depthwise},
   };
   return kernels;
 }

@@ -80,7 +80,7 @@ void depthwise_panel(const DepthwiseLine& at, int64_t position, int64_t c) {
 void depthwise(const DepthwiseLine& at) {
   for (int64_t position = 0; position < at.positions; ++position) {
     for (int64_t c = 0; c < at.to.channels; c += kPanel) depthwise_panel(at, position, c);
-    for (int64_t tap = 0; tap < 2 * at.pairs; ++tap) at.taps[tap] += at.advances[tap];
+    for (int64_t tap = 0; tap < (at.pairs + 1) / 2 * 4; ++tap) at.taps[tap] += at.advances[tap];
   }
 }
 
@@ -91,7 +91,7 @@ const Kernels& portable_kernels() {
       {true, false, 2, 2, kNatural, multiply, widen8},
       {true, false, 2, 2, kNatural, multiply, widen8},
       {true, false, 2, 2, kNatural, multiply, copy16},
-      {kNatural, depthwise},
+      {kNatural, {0, 1, nullptr}, depthwise},
   };
   return kernels;
 }

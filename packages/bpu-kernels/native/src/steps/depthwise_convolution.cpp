@@ -13,18 +13,12 @@ class DepthwiseConvolution final : public Step {
  public:
   DepthwiseConvolution(const Convolution& given, const DepthwiseKernel& kernel, FinishTable finish)
       : given_(given), kernel_(kernel), finish_(std::move(finish)), pairs_((given.taps() + 1) / 2) {
-    const int64_t channels = given_.out.channels(), taps = given_.taps(), panels = (channels + kPanel - 1) / kPanel;
+    const int64_t channels = given_.out.channels(), panels = (channels + kPanel - 1) / kPanel;
     zeros_.resize(static_cast<std::size_t>(channels));
-    weights_.resize(static_cast<std::size_t>(panels * kPanel * pairs_ * 2));
-    positive_.resize(given_.positive ? weights_.size() : 0);
-    for (int64_t place = 0; place < panels * kPanel; ++place) {
-      const int64_t panel = place / kPanel, c = panel * kPanel + kernel_.order[place % kPanel];
-      for (int64_t tap = 0; c < channels && tap < taps; ++tap) {
-        const int64_t at = ((panel * pairs_ + tap / 2) * kPanel + place % kPanel) * 2 + tap % 2;
-        weights_[static_cast<std::size_t>(at)] = given_.weight[static_cast<std::size_t>(c * taps + tap)];
-        const int64_t natural = at + (c % kPanel - place % kPanel) * 2;
-        if (given_.positive) positive_[static_cast<std::size_t>(natural)] = given_.weight[static_cast<std::size_t>(c * taps + tap)];
-      }
+    weights_ = arranged<int16_t>(kPanel, 2, kernel_.order, panels);
+    const DepthwiseLayout& layout = kernel_.positive;
+    if (given_.positive && layout.block > 0) {
+      positive_ = arranged<int8_t>(layout.block, layout.group, layout.order, channels / layout.block);
     }
   }
 
@@ -36,14 +30,14 @@ class DepthwiseConvolution final : public Step {
   void run(const Frame& frame, int64_t begin, int64_t end) const override {
     thread_local std::vector<const int8_t*> taps;
     thread_local std::vector<int64_t> advances;
-    taps.assign(static_cast<std::size_t>(2 * pairs_), zeros_.data());
+    taps.assign(static_cast<std::size_t>((pairs_ + 1) / 2 * 4), zeros_.data());
     advances.assign(taps.size(), 0);
     DepthwiseLine at{};
     at.taps = taps.data();
     at.advances = advances.data();
     at.pairs = pairs_;
     at.weights = weights_.data();
-    at.positive_weights = given_.positive ? positive_.data() : nullptr;
+    at.positive_weights = positive_.empty() ? nullptr : positive_.data();
     at.finish = finish_.from(0);
     at.to.out_stride = given_.out.pitch * given_.out.bytes;
     at.to.out_bytes = given_.out.bytes;
@@ -53,6 +47,22 @@ class DepthwiseConvolution final : public Step {
   }
 
  private:
+  // Weights as block of channels, group of taps, channel, tap of the group; 0 beyond the last tap or channel.
+  template <typename T>
+  std::vector<T> arranged(int64_t block, int64_t group, const int8_t* order, int64_t blocks) const {
+    const int64_t taps = given_.taps(), groups = (taps + group - 1) / group;
+    std::vector<T> found;
+    found.reserve(static_cast<std::size_t>(blocks * groups * block * group));
+    for (int64_t i = 0; i < blocks * groups * block; ++i) {
+      const int64_t c = i / (groups * block) * block + order[i % block];
+      for (int64_t tap = i / block % groups * group, last = tap + group; tap < last; ++tap) {
+        const bool exists = c < given_.out.channels() && tap < taps;
+        found.push_back(exists ? given_.weight[static_cast<std::size_t>(c * taps + tap)] : T{0});
+      }
+    }
+    return found;
+  }
+
   // Columns whose window lies inside the line go together: there every tap just moves on.
   void run_line(const Frame& frame, int64_t first, std::vector<const int8_t*>& taps, std::vector<int64_t>& advances,
                 DepthwiseLine& at) const {

@@ -45,6 +45,7 @@ class GemmConvolution final : public Step {
     has_short_lines_ = given_.kernel[2] > 1 && given_.kernel[2] * given_.in.channels() * element() <= kShortLine &&
                        given_.dilation[2] == 1 && given_.groups == 1 && given_.in.pitch == given_.in.channels();
     rows_ = std::min(std::max(kBlockBytes / stride_ / kLeastRows * kLeastRows, kLeastRows), kMostRows);
+    rows_ = std::min(rows_, std::max(divide_up(given_.out.positions(), kUnits * kLeastRows) * kLeastRows, 2 * kLeastRows));
     row_blocks_ = divide_up(given_.out.positions(), rows_);
     column_blocks_ = std::max<int64_t>(std::min(kUnits / row_blocks_, panels_ / kLeastPanels), 1);
   }
