@@ -51,7 +51,8 @@ def test_output_of_a_layer(shape: tuple[int, ...], memory: str, march: str, resi
     added = torch.from_numpy(rng.integers(-128, 128, shape).astype(np.int8)) if residual else None
     values = None if added is None else added.float() * 0.25
     unit, real_bias = (rng.normal(size=channels).astype(np.float32) * 1e-5 for _ in range(2))
-    layer = LayerPass(acc, 1, unit, real_bias, relu, None if added is None or values is None else (added, values))
+    both = None if added is None else (added, values)
+    layer = LayerPass(acc, 1, residual=both, unit=unit, bias=real_bias, activation=relu)
 
     top = 37 if relu == "relu6" else qint8.max
     limits = (qint8.min if relu is None else 0, top)
@@ -70,6 +71,9 @@ def test_output_of_a_layer(shape: tuple[int, ...], memory: str, march: str, resi
     assert torch.equal(steps, expected)
     assert torch.equal(reals, expected.float() * 0.125)
     assert steps.stride() == acc.stride()
+    alone, nothing, none = layer.output(row, by, bias, scale if residual else None, limits=limits)
+    assert torch.equal(alone, expected)
+    assert (nothing, none) == (None, None)
 
     broadcast = (-1, *(1,) * (len(shape) - 2))
     real = (acc * torch.from_numpy(unit).view(broadcast) + torch.from_numpy(real_bias).view(broadcast)).requires_grad_()
@@ -83,9 +87,7 @@ def test_output_of_a_layer(shape: tuple[int, ...], memory: str, march: str, resi
 
 
 def test_range_of_a_layer_with_nan_is_nan() -> None:
-    layer = LayerPass(
-        torch.ones(1, 3, 4, 4), 1, np.ones(3, np.float32), np.array([0, np.nan, 0], np.float32), None, None
-    )
+    layer = LayerPass(torch.ones(1, 3, 4, 4), 1, unit=np.ones(3, np.float32), bias=np.array([0, np.nan, 0], np.float32))
     assert torch.isnan(layer.extremes()).all()
 
 

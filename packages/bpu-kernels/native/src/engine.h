@@ -55,8 +55,8 @@ struct BpuLayer {
 // Finds the smallest and the largest real value of the output; NaN, twice, where there is one.
 BPU_ENGINE_EXPORT void bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
 
-// Gives the output's integers and their real values, and a bit per element that says whether the gradient passes
-// (`mask` may be null). Every row of bits begins a byte.
+// Gives the output's integers and their real values (`values` may be null), and a bit per element that says whether
+// the gradient passes (`mask` may be null). Every row of bits begins a byte.
 BPU_ENGINE_EXPORT void bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
                                         uint8_t* mask, int32_t threads);
 

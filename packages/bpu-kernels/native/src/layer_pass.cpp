@@ -48,7 +48,7 @@ BPU_INLINE void real_values(const BpuLayer& l, const Run& run, const float* accu
   }
 }
 
-template <bool kVaries, bool kAdds>
+template <bool kVaries, bool kAdds, bool kReal>
 BPU_INLINE void integers(const BpuLayer& l, const Run& run, const float* accumulators, int8_t* BPU_RESTRICT steps,
                          float* BPU_RESTRICT values) {
   const float* BPU_RESTRICT acc = accumulators + run.offset;
@@ -74,7 +74,7 @@ BPU_INLINE void integers(const BpuLayer& l, const Run& run, const float* accumul
     const int32_t middle = clamp(sum >> accu[k], -32768, 32767);
     const int32_t step = clamp((middle * scale[k] + rounding[k]) >> right[k], low, high);
     steps[i] = static_cast<int8_t>(step);
-    values[i] = static_cast<float>(step) * value_scale;
+    if (kReal) values[i] = static_cast<float>(step) * value_scale;
   }
 }
 
@@ -101,7 +101,11 @@ BPU_INLINE void passes(const BpuLayer& l, int64_t length, const float* BPU_RESTR
 template <bool kVaries, bool kAdds>
 BPU_INLINE void output_run(const BpuLayer& l, const Run& run, const float* acc, int8_t* steps, float* values,
                            uint8_t* bits) {
-  integers<kVaries, kAdds>(l, run, acc, steps + run.offset, values + run.offset);
+  if (values == nullptr) {
+    integers<kVaries, kAdds, false>(l, run, acc, steps + run.offset, nullptr);
+  } else {
+    integers<kVaries, kAdds, true>(l, run, acc, steps + run.offset, values + run.offset);
+  }
   if (bits == nullptr) return;
   float real[kBlock];
   uint8_t truths[kBlock];

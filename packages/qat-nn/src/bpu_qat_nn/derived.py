@@ -23,7 +23,7 @@ class Derived:
 
     On the CPU a tensor counts as unchanged while its contents are. Elsewhere, where looking would wait for the device,
     it does while its storage and its version counter are the same; writing through ``tensor.data`` changes no version,
-    so there use ``tensor.copy_`` and the like. Modules under training, where weights change with every step, remember
+    so there use ``tensor.copy_`` and the like. Modules in training mode, where weights change with every step, remember
     nothing. Copies and pickles of a Derived are empty.
 
     Args:
@@ -45,8 +45,9 @@ class Derived:
         if not self.keeps:
             return build()
         with uncaptured():
-            for known, seen, result in self._entries:
+            for index, (known, seen, result) in enumerate(self._entries):
                 if known == extra and all(map(_unchanged, seen, sources)):
+                    self._entries.append(self._entries.pop(index))  # what is used stays
                     found: T = result
                     return found
             built = build()

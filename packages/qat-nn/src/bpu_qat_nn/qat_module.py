@@ -77,7 +77,7 @@ class QATModule(Operator, nn.Module):
 
     def __init__(self, source: nn.Module, qconfig: QConfig, row: MarchRow, path: str = "") -> None:
         nn.Module.__init__(self)
-        self.row, self.path, self.derived = row, path, Derived(keeps=False)
+        self.row, self.path = row, path
         self.qconfig = qconfig
         self.activation_post_process = None
         if self.own_scale and qconfig.activation is not None:
@@ -85,6 +85,11 @@ class QATModule(Operator, nn.Module):
             self.activation_post_process.activation_post_process.path = f"{path}.activation_post_process"
         self.train(source.training)
         self.configure(source)
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch between training and evaluation, in which what is derived of weights and scales is remembered."""
+        self.derived = Derived(keeps=not mode)
+        return super().train(mode)
 
     def expect_quantized(self, inputs: tuple[Any, ...]) -> None:
         """Raise unless every input is a QTensor of the right number of axes."""

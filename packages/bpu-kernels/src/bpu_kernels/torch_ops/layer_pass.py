@@ -114,26 +114,35 @@ def _layout(acc: Tensor, channel_axis: int) -> tuple[int, int, int, torch.memory
     return None
 
 
+def _before(bias: Bias | None) -> Any:
+    """Return what is added to an accumulator (5)."""
+    if bias is None:
+        return 0
+    return wrap32(np.asarray(bias.bias, np.int64) << np.asarray(bias.bias_left_shift, np.int64))
+
+
 class LayerPass:
     """The accumulators of one call of a layer, and what both passes know of them.
 
     Args:
         acc: float32, integer-valued.
         channel_axis: which axis of it the output channels are.
-        unit: real value of an accumulator's unit, float32, one per channel.
-        bias: real, float32, one per channel.
-        activation: a key of ``ACTIVATIONS``.
-        residual: its steps (int8) and real values (float32), of the accumulators' shape; None without.
+        residual: its steps (int8) and real values (float32), of the accumulators' shape; None without. The real values
+            count where the real outputs do.
+        unit: real value of an accumulator's unit, float32, one per channel; None where no real outputs are needed.
+        bias: real, float32, one per channel; None with ``unit``.
+        activation: of the real outputs, a key of ``ACTIVATIONS``.
     """
 
     def __init__(
         self,
         acc: Tensor,
         channel_axis: int,
-        unit: np.ndarray,
-        bias: np.ndarray,
-        activation: str | None,
-        residual: tuple[Tensor, Tensor] | None,
+        *,
+        residual: tuple[Tensor, Tensor | None] | None = None,
+        unit: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        activation: str | None = None,
     ) -> None:
         layout = _layout(acc, channel_axis)
         if layout is None:
@@ -141,13 +150,15 @@ class LayerPass:
             layout = _layout(acc, channel_axis)
             assert layout is not None
         outer, channels, inner, self.format = layout
-        self.acc, self._kept = acc, [np.ascontiguousarray(unit, np.float32), np.ascontiguousarray(bias, np.float32)]
+        self.acc = acc
         self._layer = _Layer(outer=outer, channels=channels, inner=inner, activation=ACTIVATIONS[activation])
-        self._layer.unit, self._layer.bias = (each.ctypes.data for each in self._kept)
-        if residual is not None:
-            steps, values = (each.contiguous(memory_format=self.format) for each in residual)
-            self._residual = (steps, values)
-            self._layer.residual, self._layer.residual_value = steps.data_ptr(), values.data_ptr()
+        self._real = [None if each is None else np.ascontiguousarray(each, np.float32) for each in (unit, bias)]
+        self._layer.unit, self._layer.bias = (None if each is None else each.ctypes.data for each in self._real)
+        given = (None, None) if residual is None else residual
+        self._residual = [None if each is None else each.contiguous(memory_format=self.format) for each in given]
+        self._layer.residual, self._layer.residual_value = (
+            None if each is None else each.data_ptr() for each in self._residual
+        )
 
     def extremes(self) -> Tensor:
         """Return the smallest and the largest real output, float32 [2]."""
@@ -161,13 +172,13 @@ class LayerPass:
         self,
         row: MarchRow,
         multiplier: Multiplier,
-        bias: Bias,
+        bias: Bias | None,
         residual: ResidualScale | None,
         *,
         limits: tuple[int, int],
-        scale: float,
-        passing: tuple[float, float] | None,
-    ) -> tuple[Tensor, Tensor, Bits | None]:
+        scale: float | None = None,
+        passing: tuple[float, float] | None = None,
+    ) -> tuple[Tensor, Tensor | None, Bits | None]:
         """Return the output's integers (int8), their real values, and where the gradient passes.
 
         Equations (1), (3), (5) and (6), as ``finish`` has them; the sums must fit 32 bits.
@@ -178,15 +189,14 @@ class LayerPass:
             bias: numpy arrays.
             residual: numpy arrays.
             limits: smallest and largest integer of the output, with its activation.
-            scale: of the output.
+            scale: of the output; None: no real values are needed.
             passing: real values between which the gradient passes; None: it is not needed.
         """
         layer, channels = self._layer, self._layer.channels
         right = np.asarray(multiplier.output_right_shift)
         rounding = half(right, np) if row.rounds else np.zeros_like(right)
-        before = wrap32(np.asarray(bias.bias, np.int64) << np.asarray(bias.bias_left_shift, np.int64))
         arrays: dict[str, Any] = {
-            "before": before,
+            "before": _before(bias),
             "accu": multiplier.accu_right_shift,
             "scale": multiplier.output_scale,
             "rounding": rounding,
@@ -200,10 +210,10 @@ class LayerPass:
         for name, array in stored.items():
             setattr(layer, name, array.ctypes.data)
         layer.low, layer.high = limits
-        layer.value_scale = scale
+        layer.value_scale = scale or 0.0
         layer.pass_low, layer.pass_high = passing or (0.0, 0.0)
         steps = torch.empty_like(self.acc, dtype=torch.int8)
-        values = torch.empty_like(self.acc)
+        values = None if scale is None else torch.empty_like(self.acc)
         bits = None
         if passing is not None:
             rows = layer.outer if layer.inner == 1 else layer.outer * channels
@@ -212,7 +222,7 @@ class LayerPass:
             ctypes.addressof(layer),
             self.acc.data_ptr(),
             steps.data_ptr(),
-            values.data_ptr(),
+            None if values is None else values.data_ptr(),
             None if bits is None else bits.packed.data_ptr(),
             torch.get_num_threads(),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from ..ops.lut import Lut8, Lut16, SegmentLine, lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, blend_legacy, blend_new, sample_positions
-from .weighted import accumulate, finish, matmul
+from .weighted import matmul, weighted
 
 __all__ = ["CHANNEL_FIRST", "RUN", "run", "tensors_to_numpy"]
 
@@ -46,10 +46,6 @@ def _stored(value: Array, out: QuantDType) -> Tensor:
 
 def _wide(by: Multiplier) -> Multiplier:
     return Multiplier(**{name: value.long() for name, value in vars(by).items()})
-
-
-def _weighted(kernel: Any, row: MarchRow, x: Tensor, addend: Tensor | None = None, *, narrow: bool = False) -> Tensor:
-    return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
 
 
 def _matmul(kernel: Matmul, row: MarchRow, x: Tensor, y: Tensor) -> Tensor:
@@ -158,11 +154,11 @@ RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     AvgPool2d: _avg_pool,
     Concat: lambda kernel, row, *xs: torch.cat(xs, kernel.axis),
     Constant: lambda kernel, row: _stored(kernel.values.reshape(kernel.shape), kernel.dtype),
-    Conv2d: _weighted,
-    Conv3d: _weighted,
-    ConvTranspose2d: _weighted,
+    Conv2d: weighted,
+    Conv3d: weighted,
+    ConvTranspose2d: weighted,
     GlobalAvgPool2d: _global_avg_pool,
-    Linear: _weighted,
+    Linear: weighted,
     Lut8: lambda kernel, row, x: kernel.table[x.long() + 128],
     Lut16: _lut16,
     Matmul: _matmul,
@@ -197,7 +193,7 @@ def run(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) ->
             f"{type(kernel).__name__} has no torch form; known are {', '.join(k.__name__ for k in RUN)}"
         )
     result: Tensor = (
-        function(kernel, row, *inputs, narrow=narrow) if function is _weighted else function(kernel, row, *inputs)
+        function(kernel, row, *inputs, narrow=narrow) if function is weighted else function(kernel, row, *inputs)
     )
     return result
 

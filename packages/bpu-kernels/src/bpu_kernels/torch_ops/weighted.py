@@ -8,6 +8,7 @@ Integer matrix products of torch are not used: some saturate silently on process
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,9 @@ from ..march import MarchRow
 from ..ops.conv import Conv2d, Conv3d
 from ..ops.conv_transpose import ConvTranspose2d
 from ..ops.linear import Linear, Matmul
+from .layer_pass import LayerPass, has_passes
 
-__all__ = ["Weighted", "accumulate", "finish", "matmul"]
+__all__ = ["Weighted", "accumulate", "finish", "matmul", "weighted"]
 
 Weighted = Conv2d | Conv3d | ConvTranspose2d | Linear
 
@@ -59,6 +61,42 @@ def _fits_float32(kernel: Weighted, weight: Tensor) -> bool:
     return int(largest) * 128 < 2**24
 
 
+def sums_in_float32(kernel: Weighted, x: Tensor) -> bool:
+    """Whether one float32 convolution on the CPU gives every accumulator exactly."""
+    if x.dtype != torch.int8 or x.device.type != "cpu":
+        return False
+    return taps(kernel) <= FLOAT32_TAPS or _fits_float32(kernel, torch_weight(kernel))
+
+
+def weighted(kernel: Weighted, row: MarchRow, x: Tensor, addend: Tensor | None = None, *, narrow: bool) -> Tensor:
+    """Compute a layer's integers; on the CPU, where sums are narrow, requantizing is one pass of the native engine.
+
+    Args:
+        kernel: with its arrays as tensors.
+        row: the march.
+        x: the input.
+        addend: the residual, of the output's shape.
+        narrow: see ``finish``.
+    """
+    out = kernel.out_dtype if isinstance(kernel, (Conv2d, Conv3d)) else qint8
+    if not narrow or out is not qint8 or not sums_in_float32(kernel, x) or not has_passes():
+        return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
+    with torch.autocast(x.device.type, enabled=False):
+        acc = _convolve(kernel, x.float(), torch_weight(kernel).float())
+    axis = acc.dim() - 1 if isinstance(kernel, Linear) else 1
+    layer = LayerPass(acc, axis, residual=None if addend is None else (addend, None))
+    multiplier, bias, residual = (_as_arrays(each) for each in (kernel.multiplier, kernel.bias, kernel.residual))
+    steps, _, _ = layer.output(row, multiplier, bias, residual, limits=(0 if kernel.relu else qint8.min, qint8.max))
+    return steps
+
+
+def _as_arrays(parameters: Any) -> Any:
+    """Return the tensors of a dataclass as arrays, without copying; None stays."""
+    if parameters is None:
+        return None
+    return type(parameters)(**{name: value.numpy() for name, value in vars(parameters).items()})
+
+
 def accumulate(kernel: Weighted, x: Tensor) -> Tensor:
     """Return the accumulator (4) of every output element.
 
@@ -80,7 +118,7 @@ def _accumulate(kernel: Weighted, x: Tensor) -> Tensor:
     if x.device.type != "cpu":  # other devices pick algorithms (Winograd, TF32) that are not exact in float32
         return _convolve(kernel, x.double(), weight.double()).round_().int()
     count = taps(kernel)
-    if count <= FLOAT32_TAPS or _fits_float32(kernel, weight):
+    if sums_in_float32(kernel, x):
         return _convolve(kernel, x.float(), weight.float()).int()
     if getattr(kernel, "groups", 1) > 1:
         return _convolve(kernel, x.double(), weight.double()).int()

@@ -98,15 +98,16 @@ def _quantize(fake_quant: FakeQuantize, weight: Tensor) -> Quantized:
     return quantize_rows(weight.contiguous(), fake_quant.scale.detach(), fake_quant.quant_min, fake_quant.quant_max)
 
 
-def _forward(call: _Call, needs_gradient: bool) -> tuple[Tensor, Tensor, Bits | None]:
+def _forward(call: _Call, needs_gradient: bool) -> tuple[Tensor, Tensor | None, Bits | None]:
     layer, weight, post = call.layer, call.weight, call.layer.activation_post_process
     assert post is not None
     acc = layer.linear_map(call.x_steps.float(), layer.restored(weight.steps), None)
     channels = weight.steps.shape[0]
     unit = (call.x.scale.detach().double() * weight.scale).float().expand(channels).numpy()
-    bias = np.zeros(channels, np.float32) if weight.bias is None else weight.bias.numpy()
+    bias = np.zeros(channels, np.float32) if weight.bias is None else weight.bias.clone().numpy()
     residual = (call.addend[0].int_repr(), call.addend[0].data) if call.addend else None
-    passes = LayerPass(acc, layer.channel_axis(acc.dim()), unit, bias, layer.relu, residual)
+    axis = layer.channel_axis(acc.dim())
+    passes = LayerPass(acc, axis, residual=residual, unit=unit, bias=bias, activation=layer.relu)
     if observes(post) and not post.fixed:
         post.observe(passes.extremes())
     out = layer.output()
@@ -134,6 +135,7 @@ class _Layer(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, call: _Call
     ) -> tuple[Tensor, Tensor]:
         steps, values, ctx.bits = _forward(call, any(ctx.needs_input_grad))
+        assert values is not None
         ctx.layer, ctx.weight_passes = call.layer, call.weight_passes
         ctx.save_for_backward(x, call.weight_values)
         ctx.mark_non_differentiable(steps)

@@ -113,7 +113,9 @@ class WeightedQAT(WeightedOperator, QATModule):
     def integer_output(self, inputs: tuple[QTensor, ...]) -> QTensor:
         """Return exactly what the converted layer returns."""
         out = None if self.activation_post_process is None else self.output()
-        return self.run_steps(self.integer_weight(), out, tuple(x.as_steps() for x in inputs))
+        sources = [*self.parameters(), *self.buffers()]
+        weight = self.derived.get(sources, self.integer_weight, "weight")
+        return self.run_steps(weight, out, tuple(x.as_steps() for x in inputs))
 
     def _train_on_integers(self, x: QTensor, *addend: QTensor) -> QTensor:
         """One convolution gives both: the accumulator's integers for the value, and the graph for the gradient."""
@@ -227,7 +229,8 @@ class WeightedQuantized(WeightedOperator, QuantizedModule):
         self.expect_axes(inputs)
         self.expect_addend(inputs, self.weight)
         out = None if self.dtype is qint32 else Output(self.scale, self.dtype)
-        return self.run_steps(self.integer_weight(), out, inputs, self.weight, self.weight_scale)
+        weight = self.derived.get([self.weight, self.weight_scale, self.bias], self.integer_weight, "weight")
+        return self.run_steps(weight, out, inputs)
 
     def extra_repr(self) -> str:
         """Shape of the weights, attributes, scale."""

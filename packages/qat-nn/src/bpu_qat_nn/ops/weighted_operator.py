@@ -42,7 +42,7 @@ SAFE_TAPS = 32767
 """Up to this many products of int8, accumulator, bias and residual fit 32 bits together (multiplier.py)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IntegerWeight:
     """Weights as integers, output channel first, and what one of them means."""
 
@@ -213,23 +213,20 @@ class WeightedOperator(Operator):
         scale = (x.scale.double() * weight.scale).expand(weight.steps.shape[0]).to(x.scale.dtype)
         return Output(scale.contiguous(), qint32)
 
-    def run_steps(
-        self, weight: IntegerWeight, out: Output | None, inputs: tuple[QTensor, ...], *key: Tensor | None
-    ) -> QTensor:
+    def run_steps(self, weight: IntegerWeight, out: Output | None, inputs: tuple[QTensor, ...]) -> QTensor:
         """Invoke the kernels for integer weights.
 
         Args:
-            weight: the weights.
+            weight: the weights; what is derived of them is remembered for this very object.
             out: scale and type of the output; None for 32 bits.
             inputs: the input, and the residual.
-            key: the tensors that the weights came from, by which results are remembered.
         """
         x = inputs[0]
         if out is not None and self.adds_behind(out, inputs):
-            y = self._layer_steps(weight, before_addition(self, out, inputs[1]), x, (), key)
+            y = self._layer_steps(weight, before_addition(self, out, inputs[1]), x, ())
             return add_behind(self, out, y, inputs[1], self.relu)
         addend = tuple(self._spread(each, x, weight) for each in inputs[1:])
-        return self._clipped(self._layer_steps(weight, out, x, addend, key))
+        return self._clipped(self._layer_steps(weight, out, x, addend))
 
     def adds_behind(self, out: Output, inputs: Sequence[QTensor]) -> bool:
         """Whether the residual is added behind the layer, at 16 bits."""
@@ -239,12 +236,7 @@ class WeightedOperator(Operator):
         return clip_above(y, 6.0, self) if self.relu == "relu6" else y
 
     def _layer_steps(
-        self,
-        weight: IntegerWeight,
-        out: Output | None,
-        x: QTensor,
-        addend: tuple[QTensor, ...],
-        key: tuple[Tensor | None, ...],
+        self, weight: IntegerWeight, out: Output | None, x: QTensor, addend: tuple[QTensor, ...]
     ) -> QTensor:
         def build() -> tuple[Kernel, Output]:
             fitted = self.fitting(weight, x, addend)
@@ -252,9 +244,8 @@ class WeightedOperator(Operator):
             parameters = self.parameters_for(fitted, chosen, x, addend)
             return self.kernel(fitted.steps.to(torch.int8), x=x.dtype, out_dtype=chosen.dtype, **parameters), chosen
 
-        scales = [t.scale for t in (x, *addend)]
-        sources = [*key, weight.bias, *scales, None if out is None else out.scale]
-        kernel, chosen = self.derived.get(sources, build, x.dtype, "layer", len(addend))
+        sources = [*(t.scale for t in (x, *addend)), None if out is None else out.scale]
+        kernel, chosen = self.derived.get(sources, build, weight, x.dtype, len(addend))
         narrow = x.dtype is qint8 and weight.steps[0].numel() <= SAFE_TAPS
         axis = 1 if chosen.dtype is qint32 else -1
         return self.apply_kernel(kernel, chosen, x, *addend, axis=axis, narrow=narrow)
