@@ -1,16 +1,15 @@
 """Measure the native engine against ONNX Runtime and torch, in pairs that alternate within one process.
 
-``python benchmarks/engine.py [--networks resnet50 ...] [--batches 1 8] [--threads 1 2] [--rounds 15]`` prints a table of
-medians, and of the ratios of every competitor's time to ours within each round, with quartiles.
+``python benchmarks/engine.py [--networks resnet50 ...] [--batches 1 8] [--threads 1 2] [--rounds 15]`` prints a table:
+the median time of every competitor, and the ratio of our time to its within each round, median and quartiles. One
+thread is measured in its own processor time, several by the wall's clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from machine import describe
@@ -18,6 +17,8 @@ from models import COMPETITORS, Runner
 from networks import NETWORKS
 
 SIZE = 224
+PAUSE = 0.05
+"""Seconds between two runs, after which no thread of the one before spins any more."""
 
 
 def seconds(run: Runner, clock: Callable[[], float]) -> float:
@@ -38,6 +39,7 @@ def measure(network: str, batch: int, threads: int, rounds: int, names: list[str
     for round_ in range(rounds):
         order = names if round_ % 2 == 0 else names[::-1]
         for name in order:
+            time.sleep(PAUSE)
             times[name].append(seconds(runners[name], clock))
     return {name: np.array(values) for name, values in times.items()}
 

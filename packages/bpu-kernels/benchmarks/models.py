@@ -129,9 +129,7 @@ def onnx_model(network: Network, batch: int, size: int, *, signed: bool) -> byte
             zero[name] = zero[layer.read]
             operands = [layer.read, "one", zero[name], "one", zero[name]]
             nodes.append(
-                helper.make_node(
-                    "QLinearGlobalAveragePool", operands, [name], domain="com.microsoft", channels_last=0
-                )
+                helper.make_node("QLinearGlobalAveragePool", operands, [name], domain="com.microsoft", channels_last=0)
             )
     graph = helper.make_graph(
         nodes,

@@ -76,9 +76,7 @@ class Network:
         weight = np.rint(drawn * 127 / largest).astype(np.int8)
         name = f"conv{len(self.layers)}"
         self.layers.append(
-            Conv(
-                name=name, read=read, weight=weight, stride=stride, pad=kernel // 2, groups=groups, relu=relu, add=add
-            )
+            Conv(name=name, read=read, weight=weight, stride=stride, pad=kernel // 2, groups=groups, relu=relu, add=add)
         )
         return name
 

@@ -1,6 +1,8 @@
 // A plan: the steps of a Program in order, and the functions of the C interface.
+#include <algorithm>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <memory>
 #include <vector>
 
