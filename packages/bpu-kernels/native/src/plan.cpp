@@ -39,7 +39,7 @@ std::unique_ptr<BpuPlan> read_plan(Words words, Isa isa) {
 }  // namespace
 }  // namespace bpu
 
-int32_t bpu_engine_version(void) { return 1; }
+int32_t bpu_engine_version(void) { return 2; }
 
 int32_t bpu_engine_isa(void) { return static_cast<int32_t>(bpu::best_isa()); }
 
