@@ -18,6 +18,7 @@ struct Convolution {
   Tensor in, out;                      // five axes: batch, depth, height, width, channels
   std::vector<int64_t> kernel, stride, pad, dilation;  // depth, height, width
   int64_t groups;
+  bool positive;                       // no value of the input is below 0
   std::vector<int8_t> weight;          // output channel, depth, height, width, input channel of the group
   Residual residual;
   Requantizer requantizer;
@@ -31,6 +32,7 @@ struct Convolution {
     found.pad = words.list();
     found.dilation = words.list();
     found.groups = words.next();
+    found.positive = words.next() != 0;
     found.weight = words.array<int8_t>();
     found.residual = Residual::read(words);
     found.requantizer = Requantizer::read(words);
@@ -57,21 +59,23 @@ struct Convolution {
     return at;
   }
 
-  // The input position under a tap of the window, or -1 in the padding.
-  int64_t source(const std::array<int64_t, 4>& at, int64_t tap) const {
-    int64_t rest = tap;
-    std::array<int64_t, 3> offset{};
-    for (std::size_t axis = 3; axis-- > 0;) {
-      offset[axis] = rest % kernel[axis];
-      rest /= kernel[axis];
-    }
+  // The input position at column 0 of the line (depth and height) that a line of the window lies on, or -1.
+  int64_t line(const std::array<int64_t, 4>& at, int64_t line_of_window) const {
+    const int64_t offset[] = {line_of_window / kernel[1], line_of_window % kernel[1]};
     int64_t found = at[0];
-    for (std::size_t axis = 0; axis < 3; ++axis) {
+    for (std::size_t axis = 0; axis < 2; ++axis) {
       const int64_t index = at[axis + 1] * stride[axis] - pad[axis] + offset[axis] * dilation[axis];
       if (index < 0 || index >= in.dims[axis + 1]) return -1;
       found = found * in.dims[axis + 1] + index;
     }
-    return found;
+    return found * in.dims[3];
+  }
+
+  // The input position under a tap of the window, or -1 in the padding.
+  int64_t source(const std::array<int64_t, 4>& at, int64_t tap) const {
+    const int64_t start = line(at, tap / kernel[2]);
+    const int64_t column = at[3] * stride[2] - pad[2] + tap % kernel[2] * dilation[2];
+    return start < 0 || column < 0 || column >= in.dims[3] ? -1 : start + column;
   }
 };
 

@@ -4,7 +4,7 @@
 namespace bpu {
 
 Isa best_isa() {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(BPU_ENGINE_X86)
   static const Isa found = [] {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {

@@ -1,6 +1,8 @@
 // A plan: the steps of a Program in order, and the functions of the C interface.
+#include <algorithm>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -37,7 +39,7 @@ std::unique_ptr<BpuPlan> read_plan(Words words, Isa isa) {
 }  // namespace
 }  // namespace bpu
 
-int32_t bpu_engine_version(void) { return 1; }
+int32_t bpu_engine_version(void) { return 2; }
 
 int32_t bpu_engine_isa(void) { return static_cast<int32_t>(bpu::best_isa()); }
 

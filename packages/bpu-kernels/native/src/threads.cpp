@@ -35,7 +35,7 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       work_ = &work;
       units_ = units;
-      range_ = std::max(grain, units / (threads * kRangesPerThread) + 1);
+      range_ = std::max(grain, (units - 1) / (threads * kRangesPerThread) + 1);
       next_.store(0, std::memory_order_relaxed);
       helpers_ = threads - 1;
       open_ = true;

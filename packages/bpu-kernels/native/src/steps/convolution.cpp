@@ -1,7 +1,12 @@
-// Convolution of any type, shape and parameters, also linear layers: (1) to (6) in 64 bits, one output position a unit.
+// Convolution, also of linear layers, by the fastest way that is exact for its types and parameters: depthwise or as a
+// product of matrices in 32 bits, otherwise (1) to (6) in 64 bits, one output position a unit.
 #include "convolution.h"
 
 #include <array>
+
+#include "depthwise_convolution.h"
+#include "gemm_convolution.h"
+#include "kernels_of.h"
 
 namespace bpu {
 namespace {
@@ -69,8 +74,12 @@ class DirectConvolution final : public Step {
 
 }  // namespace
 
-std::unique_ptr<Step> make_convolution(Words& words, Isa) {
-  return std::make_unique<DirectConvolution>(Convolution::read(words));
+std::unique_ptr<Step> make_convolution(Words& words, Isa isa) {
+  Convolution given = Convolution::read(words);
+  const Kernels& kernels = kernels_of(isa);
+  if (auto step = make_depthwise_convolution(given, kernels)) return step;
+  if (auto step = make_gemm_convolution(given, kernels)) return step;
+  return std::make_unique<DirectConvolution>(std::move(given));
 }
 
 }  // namespace bpu

@@ -11,7 +11,7 @@ from .settings import library_wanted
 
 __all__ = ["VERSION", "load_library"]
 
-VERSION = 1
+VERSION = 2
 """Of the words of a plan; a library of another version is not used."""
 
 FILE_NAMES = ("libbpu_engine.so", "libbpu_engine.dylib", "bpu_engine.dll")

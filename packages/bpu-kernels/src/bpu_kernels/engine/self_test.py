@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import BpuKernelsError
 from ..fixed_point import Multiplier
 from ..multiplier import Bias
 from ..ops.conv import Conv2d
@@ -29,7 +30,10 @@ def failure(make: Callable[[Program, Collection[str]], Plan]) -> str | None:
     for node in program.nodes:
         values[node.output] = node.kernel.run(program.row, *(values[name] for name in node.inputs))
     expected = {each.tensor: values[each.tensor] for each in program.outputs}
-    got = make(program, list(expected)).run(program.nodes, inputs, None)
+    try:
+        got = make(program, list(expected)).run(program.nodes, inputs, None)
+    except BpuKernelsError as error:
+        return str(error)
     wrong = [name for name, value in expected.items() if not np.array_equal(got[name], value)]
     return f"the self-test of the engine fails on this machine ({', '.join(wrong)})" if wrong else None
 

@@ -99,7 +99,7 @@ def _convolution(context: Context, kernel: Convolution) -> None:
     words.list((1,) * missing + kernel.stride)
     words.list((0,) * missing + kernel.pad)
     words.list((1,) * missing + kernel.dilation)
-    words.numbers(kernel.groups)
+    words.numbers(kernel.groups, context.inputs[0].positive)
     words.array(kernel.weight, "int8")
     _finish(context, kernel, shape, kernel.out_dtype)
 
@@ -113,7 +113,7 @@ def _linear(context: Context, kernel: Linear) -> None:
     words.tensor(context.out, shape)
     for entry in (1, 1, 0, 1):  # kernel, stride, pad, dilation
         words.list((entry,) * 3)
-    words.numbers(1)
+    words.numbers(1, x.positive)
     words.array(kernel.weight, "int8")
     _finish(context, kernel, shape, qint8)
 

@@ -20,6 +20,7 @@ from ..ops.layout import Reshape
 from ..ops.linear import Linear
 from ..ops.lut import Lut8, Lut16
 from ..ops.reduce import Sum
+from .positive import positive_tensors
 
 if TYPE_CHECKING:
     from ..program import Node, Program
@@ -83,6 +84,8 @@ class Placed:
     """In bytes."""
     pitch: int
     spec: TensorSpec
+    positive: bool = False
+    """Whether no value can be below 0."""
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -109,7 +112,7 @@ class Storage:
 
 def place(program: Program, wanted: Collection[str]) -> Storage:
     """Decide where every tensor lies; ``wanted`` are the tensors that are handed out."""
-    specs = program.specs
+    specs, positive = program.specs, positive_tensors(program)
     homes = _homes(program, wanted)
     inputs = [each.name for each in program.inputs]
     outputs = tuple(dict.fromkeys(homes[name].buffer for name in wanted if homes[name].buffer not in inputs))
@@ -123,7 +126,7 @@ def place(program: Program, wanted: Collection[str]) -> Storage:
             space, index = INPUT, inputs.index(home.buffer)
         elif home.buffer in outputs:
             space, index = OUTPUT, outputs.index(home.buffer)
-        placed[name] = Placed(space, index, base + home.offset * item, home.pitch, specs[name])
+        placed[name] = Placed(space, index, base + home.offset * item, home.pitch, specs[name], name in positive)
     return Storage(placed, homes, outputs, arena_bytes)
 
 
