@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,11 +40,11 @@ LAYERS = {
     "grouped transposed": lambda: nn.ConvTranspose2d(4, 8, 2, 2, groups=2),
     "depthwise transposed": lambda: nn.ConvTranspose2d(4, 8, 2, 2, groups=4),
 }
-NORMS = {
+NORMS: dict[str, Callable[[], nn.Module]] = {
     "BatchNorm2d": lambda: nn.BatchNorm2d(8),
     "without affine": lambda: nn.BatchNorm2d(8, affine=False),
     "cumulative": lambda: nn.BatchNorm2d(8, momentum=None, eps=1e-3),
-    "SyncBatchNorm": lambda: nn.SyncBatchNorm(8),
+    "SyncBatchNorm": lambda: nn.SyncBatchNorm(8),  # type: ignore[no-untyped-call,unused-ignore]
 }
 
 
@@ -166,7 +167,7 @@ def test_one_convolution_called_twice_with_its_normalization_is_folded_once() ->
             model = prepared(net, "bayes")
         calibrate(model, (SHAPE,))
         assert_exact(model, (INPUT,))
-        step = float(model.layer.activation_post_process.scale)  # type: ignore[union-attr,arg-type]
+        step = float(model.layer.activation_post_process.scale)
         with torch.no_grad():
             assert float((model(INPUT) - net(INPUT)).abs().mean()) < 2 * step
 

@@ -159,4 +159,5 @@ def test_float_model_is_left_alone_by_prepare_calibration_and_training() -> None
         convert_fx(model)
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
         assert [module.training for module in net.modules()] == flags
-        assert type(net.stem[0]) is nn.Conv2d
+        stem: Any = net.stem
+        assert type(stem[0]) is nn.Conv2d

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ OPERATORS = [(name, case.marches[-1], bits) for name, case in CASES.items() for 
 
 def outputs(found: object) -> list[Tensor]:
     """Return the tensors of a model's result."""
-    several = found if isinstance(found, (tuple, list)) else [found]
+    several: Any = found if isinstance(found, (tuple, list)) else [found]
     return [y.detach().cpu() for y in several]
 
 

@@ -37,15 +37,15 @@ def calibrated() -> ObservedGraphModule:
 
 
 EDITS: dict[str, Callable[[nn.Module], object]] = {
-    "weight in place": lambda m: m.get_submodule("linear").weight.mul_(-1),  # type: ignore[operator,union-attr]
-    "weight.data": lambda m: m.get_submodule("linear").weight.data.mul_(-1),  # type: ignore[operator,union-attr]
-    "one weight": lambda m: m.get_submodule("linear").weight.data[0].zero_(),  # type: ignore[index,union-attr]
-    "bias.data": lambda m: m.get_submodule("linear").bias.data.add_(1.0),  # type: ignore[operator,union-attr]
+    "weight in place": lambda m: m.get_submodule("linear").weight.mul_(-1),  # type: ignore[operator]
+    "weight.data": lambda m: m.get_submodule("linear").weight.data.mul_(-1),  # type: ignore[operator]
+    "one weight": lambda m: m.get_submodule("linear").weight.data[0].zero_(),  # type: ignore[index]
+    "bias.data": lambda m: m.get_submodule("linear").bias.data.add_(1.0),  # type: ignore[operator]
     "another bias": lambda m: setattr(m.get_submodule("linear"), "bias", None),
 }
 SCALE_EDITS: dict[str, Callable[[nn.Module, str], object]] = {
-    "fill_": lambda m, path: m.get_submodule(path).scale.fill_(0.05),  # type: ignore[operator,union-attr]
-    "data": lambda m, path: m.get_submodule(path).scale.data.mul_(3.0),  # type: ignore[operator,union-attr]
+    "fill_": lambda m, path: m.get_submodule(path).scale.fill_(0.05),  # type: ignore[operator]
+    "data": lambda m, path: m.get_submodule(path).scale.data.mul_(3.0),  # type: ignore[operator]
     "another": lambda m, path: setattr(m.get_submodule(path), "scale", torch.tensor([0.02])),
 }
 
@@ -87,7 +87,7 @@ def test_edited_scales_of_a_converted_model_count_at_once(path: str, edit: str) 
 def test_edited_scales_of_a_model_under_training_count_at_once(path: str) -> None:
     model = calibrated()
     before = model(INPUT)
-    model.get_submodule(f"{path}.activation_post_process").scale.data.mul_(3.0)  # type: ignore[operator,union-attr]
+    model.get_submodule(f"{path}.activation_post_process").scale.data.mul_(3.0)  # type: ignore[operator]
     assert differing(model(INPUT), before) > 0
     assert_exact(model, (INPUT,))
 

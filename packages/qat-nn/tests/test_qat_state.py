@@ -94,7 +94,9 @@ def test_gradients_equal_those_of_ordinary_fake_quantization() -> None:
 
     # The largest weight of a channel lies half a step beyond the last integer: torch's gradient is 0 there, not ours.
     at_edge = (w2.detach() / s_w.reshape(-1, 1, 1, 1)).round().abs() > 127
-    pairs: Any = ((x.grad, x2.grad), (conv.weight.grad[~at_edge], w2.grad[~at_edge]), (conv.bias.grad, b2.grad))
+    layer: Any = conv
+    w2_grad: Any = w2.grad
+    pairs: Any = ((x.grad, x2.grad), (layer.weight.grad[~at_edge], w2_grad[~at_edge]), (layer.bias.grad, b2.grad))
     for ours, reference in pairs:
         # The outputs, which the loss's gradient contains, may differ by one step (0.8 % of the largest) here and there.
         assert float((ours - reference).abs().max()) <= 0.02 * float(reference.abs().max())

@@ -77,7 +77,7 @@ CASES = [
     if name in TWO_OPERANDS or bits[1] == 8
 ]
 INT8_ONLY = {
-    *("transposed", "matmul", "mean", "sum of channels", "max pool", "average pool", "global pool", "upsample"),
+    *("transposed", "matmul", "max pool", "average pool", "global pool", "upsample"),
     *("bilinear", "dilated"),
 }
 """Operators that take no int16; those with a scale of their own give none either."""

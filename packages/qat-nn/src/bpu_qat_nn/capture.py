@@ -129,7 +129,7 @@ class CapturedTensor:
     def invoke(
         kernel: Kernel,
         row: MarchRow,
-        *inputs: CapturedTensor,
+        *inputs: Any,
         scale: Tensor,
         dtype: QuantDType,
         axis: int = -1,

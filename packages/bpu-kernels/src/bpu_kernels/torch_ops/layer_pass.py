@@ -41,8 +41,8 @@ class _Layer(ctypes.Structure):
 
 
 def has_passes(*tensors: Tensor) -> bool:
-    """Whether the engine is there, and all tensors are float32 on the CPU."""
-    fit = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in tensors)
+    """Whether the engine is there, and all tensors are float32 on the CPU, with elements."""
+    fit = all(each.device.type == "cpu" and each.dtype == torch.float32 and each.numel() for each in tensors)
     return fit and native_library() is not None
 
 

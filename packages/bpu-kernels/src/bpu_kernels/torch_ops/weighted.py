@@ -79,7 +79,7 @@ def weighted(kernel: Weighted, row: MarchRow, x: Tensor, addend: Tensor | None =
         narrow: see ``finish``.
     """
     out = kernel.out_dtype if isinstance(kernel, (Conv2d, Conv3d)) else qint8
-    if not narrow or out is not qint8 or not sums_in_float32(kernel, x) or not has_passes():
+    if not narrow or out is not qint8 or not sums_in_float32(kernel, x) or not (x.numel() and has_passes()):
         return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
     with torch.autocast(x.device.type, enabled=False):
         acc = _convolve(kernel, x.float(), torch_weight(kernel).float())

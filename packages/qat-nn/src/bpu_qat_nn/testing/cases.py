@@ -79,7 +79,6 @@ _CONVOLUTIONS = {
         make=lambda: nn.Conv2d(3, 6, 40, 40), shapes=((1, 3, 85, 80),), marches=BAYES, bits=(8, 16)
     ),
     "conv2d_far_dilated": OperatorCase(make=_conv(padding=18, dilation=18), marches=BAYES),
-    "conv2d_far_dilated_uneven": OperatorCase(make=_conv(padding=(20, 3), dilation=(34, 3), stride=2), marches=BAYES),
     "conv2d_dilated_stride2": OperatorCase(make=_conv(padding=2, dilation=2, stride=2)),
     "conv1d_bn": OperatorCase(
         make=lambda: nn.Sequential(nn.Conv1d(9, 5, 3, padding=1), nn.BatchNorm1d(5), nn.ReLU()),
