@@ -123,27 +123,31 @@ _TIMM = """
     sebotnet33ts_256 skresnet18 spnasnet_100 starnet_s1 tf_efficientnet_b0 tf_efficientnet_lite0 tf_mixnet_s
     tinynet_e tresnet_m vgg11 vovnet39a xception41 convmixer_768_32 convnext_atto convnextv2_atto mambaout_femto
     poolformer_s12 efficientformer_l1 tf_efficientnetv2_b0 bat_resnext26ts
+    davit_tiny efficientvit_b0 efficientvit_l1 fastvit_sa12 pvt_v2_b0 tiny_vit_5m_224
 """
 
 _TIMM_SIZED = """
     beit_base_patch16_224 cait_xxs24_224 coat_lite_tiny coatnet_pico_rw_224 convit_tiny crossvit_tiny_240
     deit_tiny_patch16_224 eva02_tiny_patch14_224 gcvit_xxtiny levit_128s maxvit_rmlp_pico_rw_256 mixer_s32_224
-    mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny pit_ti_224 pvt_v2_b0 resmlp_12_224
-    swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tiny_vit_5m_224 tnt_s_legacy_patch16_224
-    twins_pcpvt_small vit_tiny_patch16_224 visformer_tiny volo_d1_224 xcit_nano_12_p16_224 efficientvit_b0
-    efficientvit_m0 efficientformerv2_s0 davit_tiny sequencer2d_s hiera_tiny_224 efficientvit_l1 fastvit_sa12
+    mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny pit_ti_224 resmlp_12_224
+    swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tnt_s_legacy_patch16_224
+    twins_pcpvt_small vit_tiny_patch16_224 visformer_tiny volo_d1_224 xcit_nano_12_p16_224
+    efficientvit_m0 efficientformerv2_s0 sequencer2d_s hiera_tiny_224
     gmlp_ti16_224 gmixer_24_224 repvit_m1
 """
 
 _SIZES = {
     **dict.fromkeys(("alexnet", "vgg11", "vgg11_bn", "vgg16_bn", "s3d"), 224),
-    **dict.fromkeys(("bat_resnext26ts", "halonet26t", "sebotnet33ts_256", "ssd300_vgg16"), 256),
+    **dict.fromkeys(("inception_resnet_v2", "inception_v4"), 128),
+    **dict.fromkeys(("efficientformer_l1", "tiny_vit_5m_224"), 224),
+    **dict.fromkeys(("bat_resnext26ts", "halonet26t", "sebotnet33ts_256"), 256),
+    "inception_v3": 128,
+    "ssd300_vgg16": 300,
 }
 """Height and width of the models that do not take smaller inputs."""
 
 ZOO: dict[str, ZooModel] = {
     **{f"torchvision/{name}": _torchvision(name) for name in _CLASSIFIERS.split()},
-    "torchvision/inception_v3": _torchvision("inception_v3", 96),
     **{f"torchvision/{name}": _segmentation(name) for name in _SEGMENTERS.split()},
     **{f"torchvision/{name}": _detector(name) for name in _DETECTORS.split()},
     **{f"torchvision/{name}": _video(name, 16 if name == "s3d" else 8) for name in _VIDEOS.split()},

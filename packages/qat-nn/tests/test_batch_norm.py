@@ -31,7 +31,7 @@ class Chain(nn.Module):
         return y
 
 
-LAYERS = {
+LAYERS: dict[str, Callable[[], nn.Module]] = {
     "conv2d": lambda: nn.Conv2d(4, 8, 3),
     "conv2d without bias": lambda: nn.Conv2d(4, 8, 3, bias=False),
     "grouped": lambda: nn.Conv2d(4, 8, 3, groups=2),
@@ -44,7 +44,7 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
     "BatchNorm2d": lambda: nn.BatchNorm2d(8),
     "without affine": lambda: nn.BatchNorm2d(8, affine=False),
     "cumulative": lambda: nn.BatchNorm2d(8, momentum=None, eps=1e-3),
-    "SyncBatchNorm": lambda: nn.SyncBatchNorm(8),  # type: ignore[no-untyped-call,unused-ignore]
+    "SyncBatchNorm": lambda: nn.SyncBatchNorm(8),
 }
 
 
