@@ -148,6 +148,7 @@ _SIZES = {
 
 ZOO: dict[str, ZooModel] = {
     **{f"torchvision/{name}": _torchvision(name) for name in _CLASSIFIERS.split()},
+    "torchvision/inception_v3": _torchvision("inception_v3"),
     **{f"torchvision/{name}": _segmentation(name) for name in _SEGMENTERS.split()},
     **{f"torchvision/{name}": _detector(name) for name in _DETECTORS.split()},
     **{f"torchvision/{name}": _video(name, 16 if name == "s3d" else 8) for name in _VIDEOS.split()},

@@ -73,7 +73,8 @@ def order_after_squeeze(shape: Sequence[int], order: Order, new_shape: Sequence[
         if [axis for axis in candidate if new_shape[axis] != 1] == stored:
             return candidate
     ones = [axis for axis in range(rank) if new_shape[axis] == 1]
-    return tuple(ones + stored)
+    batch = [axis for axis in stored[:1] if axis == 0]  # it stays in front, where operators cannot move it from
+    return (*batch, *ones, *stored[len(batch) :])
 
 
 @dataclass(frozen=True)

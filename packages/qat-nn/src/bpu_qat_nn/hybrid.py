@@ -1,8 +1,8 @@
 """Hybrid models: operators that stay in float, between stubs that are inserted around them.
 
-Given:  `conv = self.conv(quant);  soft = self.soft(conv);  head = self.head(soft)`, where `soft` stays in float
-Result: `soft_input_dequant = self.soft_input_dequant(conv);  soft = self.soft(soft_input_dequant)`,
-        `soft_activation_post_process = self.soft_activation_post_process(soft)`, a QuantStub, which `head` reads
+Given:  `conv = self.conv(quant);  soft = self.soft(conv);  head = self.head(soft)`, where `soft` stays in float.
+Result: `soft` reads `self.soft_input_dequant(conv)`, and `head` reads `self.soft_activation_post_process(soft)`, a
+QuantStub.
 """
 
 from __future__ import annotations

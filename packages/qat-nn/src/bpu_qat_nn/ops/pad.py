@@ -81,8 +81,10 @@ class PadOperator(Operator):
             return x
         step = 0
         if self.value:
-            nearest = self.derived.get([x.scale], lambda: round(self.value / float(x.scale)), "pad", self.value)
-            step = min(max(nearest, x.dtype.min), x.dtype.max)
+            low, high = x.dtype.min, x.dtype.max  # the value may be infinite, as before a maximum
+            step = self.derived.get(
+                [x.scale], lambda: round(min(max(self.value / float(x.scale), low), high)), "pad", self.value, x.dtype
+            )
         kernel = Pad(before=tuple(before), after=tuple(after), value=step, mode=_MODES[self.mode])
         return x.invoke(kernel, self.row, x, scale=out.scale, dtype=out.dtype)
 

@@ -228,6 +228,9 @@ _MAPS = {
     "resize_bilinear_size": OperatorCase(make=_calls(lambda x: F.interpolate(x, size=(7, 19), mode="bilinear"))),
     "zero_pad": OperatorCase(make=lambda: nn.ZeroPad2d((0, 1, 2, 3)), bits=(8, 16)),
     "constant_pad": OperatorCase(make=lambda: nn.ConstantPad2d(1, 0.4)),
+    "infinite_pad_max_pool": OperatorCase(
+        make=lambda: nn.Sequential(nn.ConstantPad2d(1, float("-inf")), nn.MaxPool2d(3, 2))
+    ),
     "replication_pad": OperatorCase(make=lambda: nn.ReplicationPad2d(2), marches=BAYES),
     "reflection_pad": OperatorCase(make=lambda: nn.ReflectionPad2d((1, 2, 3, 0)), marches=BAYES, bits=(8, 16)),
     "circular_pad": OperatorCase(make=_calls(lambda x: F.pad(x, (2, 1, 0, 3), mode="circular")), marches=BAYES),
@@ -258,6 +261,9 @@ _LAYOUT = {
     "chunk_swap": OperatorCase(make=_calls(lambda x: torch.cat(torch.chunk(x, 2, 1)[::-1], 1))),
     "split": OperatorCase(make=_calls(lambda x: torch.split(x, [3, 5], 1)[1])),
     "stack": OperatorCase(make=_calls(lambda x, y: torch.stack([x, y], -1)), shapes=(_TOKENS, _TOKENS), marches=BAYES),
+    "stack_maps": OperatorCase(
+        make=_calls(lambda x, y: torch.stack([x, y], 1).sum(1)), shapes=(MAP, MAP), marches=BAYES
+    ),
     "roll": OperatorCase(make=_calls(lambda x: torch.roll(x, (-3, 2), (2, 3))), marches=BAYES),
     "flip": OperatorCase(make=_calls(lambda x: x.flip(3)), marches=BAYES),
     "expand": OperatorCase(make=_calls(lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 3, 5)), marches=BAYES),

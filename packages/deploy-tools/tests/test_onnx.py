@@ -1,0 +1,75 @@
+"""The integer export gives the Program's integers in ONNX Runtime; the QDQ export differs by steps of rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bpu_deploy_tools import lower
+from bpu_deploy_tools.onnx import export_program_to_onnx, export_to_onnx
+from bpu_kernels import KERNELS, March, Program, march_row, quantize_inputs, run
+from bpu_kernels.testing import assert_integers_equal, program_of, random_case
+from bpu_qat_nn import convert_fx
+from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
+from bpu_qconfig import march_scope
+
+onnx: Any = pytest.importorskip("onnx")
+runtime: Any = pytest.importorskip("onnxruntime")
+
+OPERATORS = [(name, march) for march in March for name in KERNELS if name not in march_row(march).refused_kernels]
+
+
+def session(path: Path) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(program: Program, inputs: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    export_program_to_onnx(program, path)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    made = session(path)
+    given = {each.name: inputs[each.name] for each in made.get_inputs()}
+    return dict(zip([each.name for each in made.get_outputs()], made.run(None, given), strict=True))
+
+
+@pytest.mark.parametrize(("name", "march"), OPERATORS, ids=str)
+def test_operator_gives_the_same_integers(name: str, march: March, tmp_path: Path) -> None:
+    for seed in range(4):
+        kernel, inputs = random_case(name, march, np.random.default_rng(seed))
+        program, named = program_of(kernel, march, inputs)
+        got = run_onnx(program, named, tmp_path / "case.onnx")
+        assert_integers_equal(got["out"], run(program, named)["out"], what=f"{name}, seed {seed}")
+
+
+@pytest.mark.parametrize("name", ["resnet", "unet", "squeeze_excite"])
+def test_net_gives_the_same_integers(name: str, tmp_path: Path) -> None:
+    case = NETS[name]
+    observed = prepared(case.model(), "bayes")
+    calibrate(observed, case.shapes)
+    with march_scope("bayes"):
+        program = lower(convert_fx(observed), real_inputs(case.shapes, 0))
+    (x,) = real_inputs(case.shapes, 9)
+    steps = quantize_inputs(program, x.permute(0, 2, 3, 1).numpy())
+    got, expected = run_onnx(program, steps, tmp_path / "net.onnx"), run(program, steps)
+    for output, value in expected.items():
+        assert_integers_equal(got[output], value, what=output)
+
+
+def test_model_under_qat_is_within_a_few_steps(tmp_path: Path) -> None:
+    case = NETS["resnet"]
+    observed = prepared(case.model(), "bayes")
+    calibrate(observed, case.shapes)
+    (x,) = real_inputs(case.shapes, 9)
+    with march_scope("bayes"):
+        export_to_onnx(observed, x, tmp_path / "qat.onnx")
+    made = session(tmp_path / "qat.onnx")
+    (got,) = made.run(None, {made.get_inputs()[0].name: x.numpy()})
+    expected = observed(x).detach()
+    assert float((torch.from_numpy(got) - expected).abs().max()) <= 0.05 * float(expected.abs().max())
