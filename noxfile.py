@@ -126,5 +126,16 @@ def demo(session: nox.Session) -> None:
     session.run("python", f"examples/{name}.py", *options)
 
 
+@nox.session(default=False)
+def zoo(session: nox.Session) -> None:
+    """Take the models of torchvision and timm all the way and write docs/zoo.md; arguments go to benchmarks/zoo.py."""
+    session.install(TORCH, *editable())
+    session.install("--no-deps", "timm", "torchvision==0.28.0")  # torchvision asks for a CUDA build of torch
+    session.install("pillow", "pyyaml", "safetensors", "huggingface_hub")
+    results = Path(session.create_tmp(), "zoo.jsonl")
+    given = ["--results", str(results), "--page", "docs/zoo.md", "--workers", "2", *session.posargs]
+    session.run("python", "benchmarks/zoo.py", *given, env=one_thread_per_worker())
+
+
 if __name__ == "__main__":
     nox.main()

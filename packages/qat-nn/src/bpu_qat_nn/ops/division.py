@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from bpu_fx_fusion import Div, FloatFunctional, Normalize, Reciprocal, Rsqrt, Sqrt, VectorNorm
+from bpu_fx_fusion import Div, FloatFunctional, Normalize, Rsqrt, Sqrt, VectorNorm
 from bpu_kernels.dtypes import qint16
 
 from ..op import OpRow
@@ -17,6 +18,14 @@ from .functional import QATFloatFunctional
 from .table import QATTable
 
 __all__ = ["ROWS"]
+
+
+class Inverse(nn.Module):
+    """1 / x, and 0 for x = 0: a small divisor may be rounded to 0, where training must go on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the inverse."""
+        return x.masked_fill(x == 0, math.inf).reciprocal()
 
 
 class DivOperator(CompositeOperator):
@@ -41,7 +50,7 @@ class QATDiv(DivOperator, QATComposite):
     def parts(self, source: nn.Module) -> Mapping[str, Part]:
         """The inverse has 16 bits."""
         return {
-            "inverse": (QATTable, Reciprocal(), qint16),
+            "inverse": (QATTable, Inverse(), qint16),
             "product": (QATFloatFunctional, FloatFunctional(), None),
         }
 
@@ -99,7 +108,13 @@ class QATLength(LengthOperator, QATComposite):
 _NOTE = "Computed in known operators with 16 bits between; the vendor's own rule is not known."
 
 ROWS = (
-    OpRow(name="div", floats=(Div,), qat=QATDiv, kernels=("lut16", "mul", "rescale"), note=_NOTE),
+    OpRow(
+        name="div",
+        floats=(Div,),
+        qat=QATDiv,
+        kernels=("lut16", "mul", "rescale"),
+        note=f"{_NOTE} A divisor that is rounded to 0 gives 0.",
+    ),
     OpRow(
         name="normalize",
         floats=(Normalize, VectorNorm),
