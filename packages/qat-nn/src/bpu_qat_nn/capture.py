@@ -138,6 +138,8 @@ class CapturedTensor:
         """Call an operator of the library; as ``QTensor.invoke``."""
         march = str(row.march)
         steps = (x.steps if isinstance(x, CapturedTensor) else _constant(x, march) for x in inputs)
+        with uncaptured():
+            narrow = bool(narrow)  # numbers of elements are tensors while torch traces
         y = library.call(kernel, march, *steps, scale=scale, axis=axis, narrow=narrow)
         return CapturedTensor(y, scale, dtype, axis)
 
