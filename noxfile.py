@@ -55,7 +55,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Run mypy --strict over sources, tests, examples and this file."""
-    session.install(TORCH, *group("typing"), *group("test"), *editable())
+    session.install(TORCH, *group("typing"), *group("test"), *group("onnx"), *editable())
     session.run("mypy", *(f"packages/{package}/src" for package in PACKAGES))
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/tests")
@@ -67,7 +67,7 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session, torch: str) -> None:
     """Test all packages together; ``nox -s 'tests(2.13.0)' -- ARGS`` passes ARGS to pytest."""
     requirement = TORCH if torch == TORCHES[0] else f"torch=={torch}"
-    session.install(requirement, *group("test"), *editable())
+    session.install(requirement, *group("test"), *group("onnx"), *editable())
     session.run("pytest", *(session.posargs or ["-n", "2"]), env=one_thread_per_worker())
     if os.environ.get("CI") and torch != TORCHES[0]:
         shutil.rmtree(session.virtualenv.location)  # CUDA builds take gigabytes
@@ -88,6 +88,8 @@ def alone(session: nox.Session, package: str) -> None:
     """Install one package from its wheel, with what it declares and no more; run the tests of its source archive."""
     distribution = nox.project.load_toml(f"packages/{package}/pyproject.toml")["project"]["name"]
     torch = [TORCH] if package in NEEDS_TORCH else []
+    ours = (f"bpu-{name.removeprefix('bpu-')}" for name in PACKAGES)
+    session.run("python", "-m", "pip", "uninstall", "-y", "-q", *ours, silent=True)  # of an earlier run, same version
     session.install(*torch, "--find-links", "dist", distribution, *group("test"))
     archive = next(Path("dist").glob(f"{distribution.replace('-', '_')}-*.tar.gz")).resolve()
     folder = Path(session.create_tmp())
