@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .errors import ArgumentError, InvalidProgramError
+from .errors import InvalidProgramError
 from .program import Program
 from .program_json import program_from_json, program_tensors, program_to_json
+from .whole_file import replace_file
 
 __all__ = ["FORMAT", "VERSION", "load", "loads", "save", "saves"]
 
@@ -54,20 +53,9 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ArgumentError: the path is a folder.
+        FileNotFoundError: its folder does not exist.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise ArgumentError(f"{target} is a folder; give the name of a file, such as {target / 'model.bpu'}")
-    data = saves(program)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, saves(program))
 
 
 def loads(data: bytes) -> Program:

@@ -7,7 +7,6 @@ from .errors import (
     LoweringError,
     ManifestError,
     OptionError,
-    OutputError,
     SourceError,
     SurgeryError,
 )
@@ -45,7 +44,6 @@ __all__ = [
     "ManifestError",
     "OnnxNotFoundError",
     "OptionError",
-    "OutputError",
     "Performance",
     "Port",
     "Segment",

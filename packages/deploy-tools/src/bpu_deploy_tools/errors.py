@@ -7,7 +7,6 @@ __all__ = [
     "LoweringError",
     "ManifestError",
     "OptionError",
-    "OutputError",
     "SourceError",
     "SurgeryError",
 ]
@@ -23,10 +22,6 @@ class LoweringError(BpuDeployError, ValueError):
 
 class SurgeryError(BpuDeployError, ValueError):
     """A graph that does not have what an edit needs."""
-
-
-class OutputError(BpuDeployError, OSError):
-    """A place where no file can be written."""
 
 
 class SourceError(BpuDeployError, TypeError):

@@ -13,9 +13,9 @@ from typing import Any
 
 from bpu_kernels import Program
 from bpu_kernels.show import parameters
+from bpu_kernels.whole_file import replace_file
 
 from .errors import OptionError
-from .files import replace_file
 from .sources import program_of
 
 __all__ = ["draw_program", "visualize_model"]
@@ -64,7 +64,7 @@ def visualize_model(
     if save_path is not None:
         if Path(save_path).suffix != ".svg":
             raise OptionError(f"expected a save_path that ends in .svg, got {save_path}")
-        replace_file(Path(save_path), drawing)
+        replace_file(save_path, drawing)
     if show:
         path = Path(tempfile.mkdtemp(), "model.svg") if save_path is None else Path(save_path).resolve()
         path.write_bytes(drawing)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bpu_kernels import Problem, Program, UnsupportedError
+from bpu_kernels.whole_file import replace_file
 
 from ..errors import LoweringError, OptionError
-from ..files import replace_file
 from ..sources import InputSource, program_of, programs_of
 from .errors import HbdkError, HbdkRefusalError
 from .hbir import build_hbir

@@ -15,8 +15,8 @@ from bpu_kernels import Program
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.layout import Reshape
 from bpu_kernels.ops.linear import Linear
+from bpu_kernels.whole_file import replace_file
 
-from ..files import replace_file
 from .layers import BUILD
 from .plan import Plan, Ref, four, type_of
 from .process import Limits
@@ -44,7 +44,7 @@ def build_hbir(
         np.savez(arrays, **planned.arrays)  # type: ignore[arg-type]
         worker = Path(__file__).with_name("worker.py").resolve()
         toolkit.run(["python", str(worker), str(calls), str(arrays), str(made)], cwd=Path(folder), limits=limits)
-        replace_file(Path(path), made.read_bytes())
+        replace_file(path, made.read_bytes())
     return planned
 
 

@@ -14,8 +14,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
+from bpu_kernels.whole_file import replace_file
+
 from ..errors import OptionError
-from ..files import replace_file
 from ..sources import InputSource
 from .compile import compile_model
 from .errors import HbdkError

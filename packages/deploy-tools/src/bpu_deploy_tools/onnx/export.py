@@ -6,16 +6,15 @@ import io
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bpu_kernels import Program
+from bpu_kernels.whole_file import replace_file
 from bpu_qat_nn import ObservedGraphModule, convert_fx
 
 from ..errors import BpuDeployError, OptionError
-from ..files import replace_file
 from ..sources import program_of
 
 __all__ = ["OnnxNotFoundError", "export_program_to_onnx", "export_quantized_onnx", "export_to_onnx"]
@@ -70,7 +69,7 @@ def export_program_to_onnx(
         raise OptionError(f"the model takes {model.ByteSize():,} bytes (allowed: {MOST_BYTES:,})")
     content = model.SerializeToString()
     if isinstance(f, (str, os.PathLike)):
-        replace_file(Path(f), content)
+        replace_file(f, content)
     else:
         f.write(content)
 

@@ -6,21 +6,23 @@ import os
 import secrets
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import ArgumentError
 
 __all__ = ["replace_file"]
 
 
-def replace_file(target: Path, content: bytes) -> None:
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file beside its place and move it there.
 
     Raises:
-        OutputError: the place is a folder, or its folder does not exist.
+        ArgumentError: the path is a folder.
+        FileNotFoundError: its folder does not exist.
     """
+    target = Path(path)
     if target.is_dir():
-        raise OutputError(f"{target} is a folder; give the name of a file in it")
+        raise ArgumentError(f"{target} is a folder; give the name of a file in it")
     if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} does not exist; make it first")
+        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with partial.open("xb") as file:
