@@ -9,6 +9,7 @@ import pytest
 
 torch: Any = pytest.importorskip("torch")
 
+from bpu_kernels import ArgumentError  # noqa: E402
 from bpu_kernels.dtypes import qint8  # noqa: E402
 from bpu_kernels.engine import native_available  # noqa: E402
 from bpu_kernels.fixed_point import Multiplier  # noqa: E402
@@ -109,3 +110,10 @@ def test_quantized_rows(shape: tuple[int, ...], clips: bool) -> None:
     assert (found.passes is None) == bool(inside.all())
     if found.passes is not None:
         assert torch.equal(found.passes.masked(torch.ones_like(x)) == 1.0, inside)
+
+
+def test_residual_of_another_shape_or_type_is_refused() -> None:
+    acc = torch.zeros(1, 3, 4, 4)
+    for residual in (torch.zeros(1, 3, 1, 1, dtype=torch.int8), torch.zeros(1, 3, 4, 4, dtype=torch.int16)):
+        with pytest.raises(ArgumentError, match=r"expected a residual torch\.int8"):
+            LayerPass(acc, 1, residual=(residual, None))

@@ -153,3 +153,11 @@ class TestDerived:
         for number in range(100):
             derived.get([torch.tensor([number])], lambda: None)
         assert len(derived._entries) == 16
+
+    @pytest.mark.parametrize(("device", "expected"), [("cpu", 1), ("meta", 2)])
+    def test_by_contents_remembers_nothing_where_contents_cannot_be_seen(self, device: str, expected: int) -> None:
+        """Fake quantizers write scales through ``.data``, which changes no version."""
+        derived, calls, x = Derived(by_contents=True), list[int](), torch.ones(1, device=device)
+        for _ in range(2):
+            derived.get([x], lambda: calls.append(1))
+        assert len(calls) == expected

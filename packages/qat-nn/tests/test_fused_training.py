@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpu_kernels.engine import native_available
 from bpu_kernels.march import March
 from bpu_qat_nn import QTensor
 from bpu_qat_nn.ops import weighted
 from bpu_qat_nn.ops.fused_training import train_fused
-from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs
+from bpu_qat_nn.testing import CASES, NETS, OperatorCase, calibrate, prepared, real_inputs
+from bpu_qat_nn.testing.case import WithResidual
 from bpu_qconfig import FakeQuantState, set_fake_quantize
 
 pytestmark = pytest.mark.skipif(not native_available(), reason="the native engine is not installed")
@@ -97,3 +98,23 @@ def test_ordinary_layers_are_fused() -> None:
         patch.setattr(weighted, "train_fused", noted)
         observed(*real_inputs(case.shapes, 1))
     assert len(set(map(id, taken))) >= len(layers) - 1, "all but the high-precision output"
+
+
+def test_one_pixel_added_to_a_larger_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The residual has the input's shape, but not the output's."""
+    case = OperatorCase(
+        make=lambda: WithResidual(nn.ConvTranspose2d(8, 8, 2, 2), None, nn.ReLU()), shapes=((2, 8, 1, 1),) * 2
+    )
+    assert_same_step(case.model, case.shapes, March.BAYES, torch.contiguous_format, monkeypatch)
+
+
+def test_gradient_of_the_gradient_is_refused() -> None:
+    case = CASES["conv2d_3x3"]
+    observed = prepared(case.model(), March.BAYES)
+    calibrate(observed, case.shapes)
+    observed.train()
+    set_fake_quantize(observed, FakeQuantState.QAT)
+    (x,) = (each.requires_grad_() for each in real_inputs(case.shapes, 1))
+    (first,) = torch.autograd.grad(observed(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.backward(first.sum())

@@ -28,10 +28,12 @@ class Derived:
 
     Args:
         keeps: whether anything is remembered.
+        by_contents: remember only what depends on contents, that is, of tensors on the CPU: for fake quantizers, which
+            write their scales through ``tensor.data``.
     """
 
-    def __init__(self, keeps: bool = True) -> None:
-        self.keeps = keeps
+    def __init__(self, keeps: bool = True, by_contents: bool = False) -> None:
+        self.keeps, self.by_contents = keeps, by_contents
         self._entries: list[tuple[tuple[object, ...], list[_Seen | None], Any]] = []
 
     def get(self, sources: Sequence[Tensor | None], build: Callable[[], T], *extra: object) -> T:
@@ -42,7 +44,7 @@ class Derived:
             build: computes the result from them.
             extra: whatever else it depends on; compared by equality.
         """
-        if not self.keeps:
+        if not self.keeps or (self.by_contents and any(t is not None and t.device.type != "cpu" for t in sources)):
             return build()
         with uncaptured():
             for index, (known, seen, result) in enumerate(self._entries):
@@ -55,8 +57,8 @@ class Derived:
             del self._entries[:-_KEPT]
             return built
 
-    def __reduce__(self) -> tuple[type[Derived], tuple[bool]]:
-        return Derived, (self.keeps,)
+    def __reduce__(self) -> tuple[type[Derived], tuple[bool, bool]]:
+        return Derived, (self.keeps, self.by_contents)
 
 
 class _Seen:

@@ -88,7 +88,7 @@ class QATModule(Operator, nn.Module):
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and evaluation, in which what is derived of weights and scales is remembered."""
-        self.derived = Derived(keeps=not mode)
+        self.derived = Derived(keeps=not mode, by_contents=True)
         return super().train(mode)
 
     def expect_quantized(self, inputs: tuple[Any, ...]) -> None:

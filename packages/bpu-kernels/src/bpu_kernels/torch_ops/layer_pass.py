@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..engine.backend import native_library
+from ..errors import ArgumentError
 from ..fixed_point import Multiplier, half, wrap32
 from ..march import MarchRow
 from ..multiplier import Bias, ResidualScale
@@ -155,6 +156,11 @@ class LayerPass:
         self._real = [None if each is None else np.ascontiguousarray(each, np.float32) for each in (unit, bias)]
         self._layer.unit, self._layer.bias = (None if each is None else each.ctypes.data for each in self._real)
         given = (None, None) if residual is None else residual
+        for each, dtype in zip(given, (torch.int8, torch.float32), strict=True):
+            if each is not None and (each.shape != acc.shape or each.dtype != dtype):  # the library trusts both
+                raise ArgumentError(
+                    f"expected a residual {dtype} {tuple(acc.shape)}, got {each.dtype} {tuple(each.shape)}"
+                )
         self._residual = [None if each is None else each.contiguous(memory_format=self.format) for each in given]
         self._layer.residual, self._layer.residual_value = (
             None if each is None else each.data_ptr() for each in self._residual

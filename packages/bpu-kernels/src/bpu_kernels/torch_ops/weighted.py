@@ -79,7 +79,13 @@ def weighted(kernel: Weighted, row: MarchRow, x: Tensor, addend: Tensor | None =
         narrow: see ``finish``.
     """
     out = kernel.out_dtype if isinstance(kernel, (Conv2d, Conv3d)) else qint8
-    if not narrow or out is not qint8 or not sums_in_float32(kernel, x) or not (x.numel() and has_passes()):
+    if (
+        not narrow
+        or out is not qint8
+        or not _is_int8(addend)
+        or not sums_in_float32(kernel, x)
+        or not (x.numel() and has_passes())
+    ):
         return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
     with torch.autocast(x.device.type, enabled=False):
         acc = _convolve(kernel, x.float(), torch_weight(kernel).float())
@@ -88,6 +94,10 @@ def weighted(kernel: Weighted, row: MarchRow, x: Tensor, addend: Tensor | None =
     multiplier, bias, residual = (_as_arrays(each) for each in (kernel.multiplier, kernel.bias, kernel.residual))
     steps, _, _ = layer.output(row, multiplier, bias, residual, limits=(0 if kernel.relu else qint8.min, qint8.max))
     return steps
+
+
+def _is_int8(addend: Tensor | None) -> bool:
+    return addend is None or addend.dtype == torch.int8
 
 
 def _as_arrays(parameters: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bpu_kernels.dtypes import qint8
 from bpu_kernels.torch_ops import Bits, LayerPass, Quantized, has_passes, quantize_rows
@@ -42,7 +43,7 @@ def can_fuse(layer: WeightedQAT, x: QTensor, addend: tuple[QTensor, ...]) -> boo
         and post.dtype is qint8
         and layer.canonical(layer.weight)[0].numel() <= SAFE_TAPS
         and not torch.compiler.is_compiling()
-        and not any(layer.is_spread(each, x) for each in addend)
+        and not any(layer.is_spread(each, x, layer.weight) for each in addend)
         and has_passes(plain(x), layer.weight, *map(plain, addend))
     )
 
@@ -142,6 +143,7 @@ class _Layer(torch.autograd.Function):
         return values, steps
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_values = ctx.saved_tensors
         gradient = ctx.bits.masked(grads[0])

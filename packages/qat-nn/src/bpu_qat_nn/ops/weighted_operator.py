@@ -143,9 +143,9 @@ class WeightedOperator(Operator):
             x_meta, weight_meta = (torch.empty(tuple(each.shape), device="meta") for each in (x, weight))
             return tuple(self.linear_map(x_meta, weight_meta, None).shape)
 
-    def is_spread(self, addend: QTensor, x: QTensor) -> bool:
-        """Whether a residual is a 1 x 1 map that is added to a larger one."""
-        return tuple(addend.shape[2:]) == (1, 1) and tuple(x.shape[2:]) != (1, 1)
+    def is_spread(self, addend: QTensor, x: QTensor, weight: Tensor) -> bool:
+        """Whether a residual is a 1 x 1 map that is added to a larger one; the shape of the weight counts."""
+        return tuple(addend.shape[2:]) == (1, 1) and self._output_shape(x, weight)[2:] != (1, 1)
 
     def _spread(self, addend: QTensor, x: QTensor, weight: IntegerWeight) -> QTensor:
         if tuple(addend.shape[2:]) != (1, 1):
