@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bpu_deploy_tools import LoweringError, load_traced, lower, program_of, save_traced, to_device
-from bpu_kernels import Program
+from bpu_deploy_tools import LoweringError, load_traced, lower, program_of, save_traced, to_device, torch_outputs
+from bpu_deploy_tools.layout import channels_last
+from bpu_kernels import March, Program, quantize_inputs, run
 from bpu_qat_nn import QuantizedGraphModule, convert_fx, plain_module
-from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
+from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs
 from bpu_qconfig import march_scope
 
 SHAPES = ((1, 3, 32, 32),)
+BAYES = March.BAYES
 
 
 def converted(name: str, march: str = "bayes-e") -> QuantizedGraphModule:
@@ -63,6 +65,48 @@ def test_captured_model_gives_the_integers_and_the_program_of_the_model(name: st
     assert kernels(got) == kernels(expected)
     assert [each.spec for each in got.inputs] == [each.spec for each in expected.inputs]
     assert [each.name for each in got.inputs] == ["x"]
+
+
+EXACT = [name for name, case in CASES.items() if BAYES in case.marches and len(case.shapes) == 1 and 8 in case.bits]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", EXACT)
+def test_program_of_a_captured_operator_gives_its_values(name: str) -> None:
+    """Values, not integers alone: a change of scale without an operator of its own must not be lost."""
+    case = CASES[name]
+    observed = prepared(case.model(), BAYES)
+    calibrate(observed, case.shapes)
+    with march_scope(BAYES):
+        model = convert_fx(observed)
+    (x,) = real_inputs(case.shapes, 3)
+    program = program_of(plain_module(model, x), x)
+    stored = x.permute(channels_last(x.dim())).numpy()
+    outputs = torch_outputs(program, run(program, quantize_inputs(program, stored)))
+    expected = model(x)
+    several = list(expected) if isinstance(expected, (tuple, list)) else [expected]
+    for got, wanted in zip(outputs.values(), several, strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_writing_over_a_view_is_refused() -> None:
+    model, (x,) = converted("mlp"), real_inputs(((4, 20),), 1)
+
+    class Doubles(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.plain = plain_module(model, x)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.plain(x)
+            y.view(-1).mul_(2)
+            return y
+
+    with torch.no_grad():
+        captured = torch.jit.trace(Doubles(), x)  # type: ignore[no-untyped-call]
+    with pytest.raises(LoweringError, match="mul_: it writes over a tensor"):
+        program_of(captured, x)
 
 
 def kernels(program: Program) -> list[str]:

@@ -119,6 +119,12 @@ def test_model_that_is_not_converted_is_refused() -> None:
         lower(prepared(Model(lambda x: x, nn.ReLU()), "bayes"), real_inputs((MAP,), 0))
 
 
+def test_source_of_an_input_that_is_not_there_is_refused() -> None:
+    model = converted(Model(lambda x: x, nn.ReLU()))
+    with pytest.raises(LoweringError, match="input_source names 'imgae'; the model has the inputs x"):
+        lower(model, real_inputs((MAP,), 0), input_source={"imgae": "pyramid"})
+
+
 def test_repeated_use_of_one_transpose_is_recorded_once() -> None:
     model = converted(Model(lambda x: x.reshape(1, 8, 60) + x.reshape(1, 8, 60) * 0.5, nn.ReLU()))
     assert operators(lower(model, real_inputs((MAP,), 0))).count("transpose") == 1

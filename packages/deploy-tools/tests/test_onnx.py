@@ -8,18 +8,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bpu_deploy_tools import lower
 from bpu_deploy_tools.onnx import export_program_to_onnx, export_to_onnx
-from bpu_kernels import KERNELS, March, Program, march_row, quantize_inputs, run
+from bpu_kernels import KERNELS, March, Program, ProgramBuilder, march_row, quantize_inputs, run
+from bpu_kernels.fixed_point import Multiplier
+from bpu_kernels.ops.pool import AvgPool2d
 from bpu_kernels.testing import assert_integers_equal, program_of, random_case
-from bpu_qat_nn import convert_fx
+from bpu_qat_nn import DeQuantStub, QuantStub, convert_fx, prepare_qat
 from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
-from bpu_qconfig import march_scope
+from bpu_qconfig import FakeQuantState, default_qat_8bit_fake_quant_qconfig, march_scope, set_fake_quantize
 
 onnx: Any = pytest.importorskip("onnx")
 runtime: Any = pytest.importorskip("onnxruntime")
 
+AVERAGE: dict[str, Any] = {
+    "kernel": (2, 2),
+    "stride": (2, 2),
+    "multiplier": Multiplier(
+        accu_right_shift=np.zeros(1, np.int32),
+        output_scale=np.full(1, 2**13, np.int32),
+        output_right_shift=np.full(1, 15, np.int32),
+    ),
+}
 OPERATORS = [(name, march) for march in March for name in KERNELS if name not in march_row(march).refused_kernels]
 
 
@@ -73,3 +85,25 @@ def test_model_under_qat_is_within_a_few_steps(tmp_path: Path) -> None:
     (got,) = made.run(None, {made.get_inputs()[0].name: x.numpy()})
     expected = observed(x).detach()
     assert float((torch.from_numpy(got) - expected).abs().max()) <= 0.05 * float(expected.abs().max())
+
+
+def test_input_may_be_called_like_a_constant(tmp_path: Path) -> None:
+    builder = ProgramBuilder("bayes")
+    x = builder.input("constant", (1, 4, 4, 3), "qint8", 0.5)
+    builder.output(builder.add(AvgPool2d(**AVERAGE), x, name="pool", scale=0.5), "out")
+    program = builder.build()
+    for form in ("integer", "qdq"):
+        export_program_to_onnx(program, tmp_path / "named.onnx", form=form)
+        onnx.checker.check_model(onnx.load(tmp_path / "named.onnx"), full_check=True)
+
+
+def test_eager_model_under_qat_is_exported_too(tmp_path: Path) -> None:
+    model: Any = nn.Sequential(QuantStub(), nn.Conv2d(3, 4, 3), DeQuantStub()).eval()
+    x = torch.randn(1, 3, 8, 8)
+    with march_scope("bayes"):
+        model.qconfig = default_qat_8bit_fake_quant_qconfig
+        observed = prepare_qat(model).eval()
+        set_fake_quantize(observed, FakeQuantState.CALIBRATION)
+        observed(x)
+        export_to_onnx(observed, x, tmp_path / "eager.onnx")
+    assert "DequantizeLinear" in [node.op_type for node in onnx.load(tmp_path / "eager.onnx").graph.node]

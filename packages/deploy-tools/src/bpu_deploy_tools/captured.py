@@ -19,9 +19,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bpu_kernels import KERNELS, Program, quant_dtype
 from bpu_kernels.march import MarchRow, march_row
 from bpu_kernels.ops.constant import Constant
+from bpu_kernels.ops.elementwise import Reinterpret
 from bpu_kernels.torch_ops import library
 from bpu_qat_nn import BpuQatError, QTensor
-from bpu_qat_nn.moves import Movement
+from bpu_qat_nn.moves import SEQUENCES, Movement
 
 from .errors import LoweringError
 from .lower import _outputs
@@ -44,7 +45,9 @@ MOVES: dict[str, str] = {
     "split": "slice",
     "split_with_sizes": "slice",
     "unbind": "slice",
+    "index": "copies",
     "index_select": "copies",
+    **dict.fromkeys(SEQUENCES, "several"),
     "expand": "copies",
     "repeat": "copies",
     "flip": "copies",
@@ -80,8 +83,13 @@ def lower_captured(module: Any, example_inputs: Any, *, metadata: Mapping[str, s
     run = module.module() if isinstance(module, torch.export.ExportedProgram) else module
     recorder = Recorder(_march_of(run, arguments))
     follower = _Follower(recorder, dict(zip(names, inputs, strict=True)))
-    with torch.no_grad(), follower:
-        result = run(*arguments)
+    try:
+        with torch.no_grad(), follower:
+            result = run(*arguments)
+    except RuntimeError:
+        if follower.failure is not None:
+            raise follower.failure from None
+        raise
     recorder.path = "to_output"
     outputs, orders = _outputs(tree_map(follower.stand_in, result), recorder)
     return recorder.program(outputs, {**orders, **(metadata or {})})
@@ -119,9 +127,11 @@ class _Marches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.marches: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = _name(func)
-        if name[0] == library.NAMESPACE and name[1] in KERNELS:
-            self.marches.add(library.call_of(name[1], args).march)
+        namespace, name = _name(func)
+        if namespace == library.NAMESPACE and name == "quantize":
+            self.marches.add(args[3])
+        elif namespace == library.NAMESPACE and name in KERNELS:
+            self.marches.add(library.call_of(name, args).march)
         return func(*args, **(kwargs or {}))
 
 
@@ -144,6 +154,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, recorder: Recorder, inputs: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
+        self.failure: LoweringError | None = None
+        """What was raised; TorchScript makes an error of its own of it."""
         self._meanings: dict[int, Any] = {}
         self._alive: list[Tensor] = []  # no tensor of the run may go, so that its id stays its own
         for name, tensor in inputs.items():
@@ -152,13 +164,15 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         namespace, name = _name(func)
+        self.recorder.path = name
         try:
             if namespace == library.NAMESPACE:
                 self._keep(result, self._called(name, args, result))
             else:
                 self._follow_torch(func, name, args, kwargs or {}, result)
-        except BpuQatError as error:
-            raise LoweringError(f"{name}: {error}") from error
+        except (BpuQatError, LoweringError) as error:
+            self.failure = LoweringError(f"{name}: {error}")
+            raise self.failure from error
         return result
 
     def stand_in(self, leaf: Any) -> Any:
@@ -178,18 +192,19 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _called(self, name: str, args: Sequence[Any], result: Tensor) -> Any:
         """Return what the result of an operator of the BPU stands for."""
         if name == "quantize":
-            x, scale, dtype = args
+            x, scale, dtype, _ = args
             real = self.stand_in(x)
             if isinstance(real, SymbolicReal):
                 return real.quantize_input(scale, quant_dtype(dtype))
             return SymbolicTensor.constant(self.recorder, QTensor(result, scale, None, dtype))
         if name == "dequantize":
             return self._symbol(args[0]).dequantize()
-        self.recorder.path = name
         called, dtype = library.call_of(name, args), quant_dtype(str(result.dtype))
         if isinstance(called.kernel, Constant):
             return SymbolicTensor.constant(self.recorder, QTensor(result, called.scale, None, dtype))
         inputs = [self._symbol(x) for x in called.inputs]
+        if isinstance(called.kernel, Reinterpret):
+            return inputs[0].with_scale(called.scale)
         row, scale, axis = self.recorder.row, called.scale, called.axis
         return SymbolicTensor.invoke(called.kernel, row, *inputs, scale=scale, dtype=dtype, axis=axis)
 
@@ -206,6 +221,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]
         if not known:
             return
+        if func._schema.is_mutable:
+            raise LoweringError("it writes over a tensor of the model, of which others may be views")
         source, kind = self._meanings[id(known[0])], MOVES.get(name)
         if kind is None or isinstance(source, _Computed) or len(known) > 1:
             moved: Any = _Computed(name)
@@ -215,7 +232,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             moved = _Computed(name)
         else:
             integers: Any = source.source if isinstance(source, SymbolicReal) else source
-            moved = integers.moved(Movement(name, kind, integers, lambda tensor: func(tensor, *args[1:], **kwargs)))
+            if kind == "several":
+                moved = SEQUENCES[name](integers, *args[1:], **kwargs)
+            else:
+                moved = integers.moved(Movement(name, kind, integers, lambda tensor: func(tensor, *args[1:], **kwargs)))
             if isinstance(source, SymbolicReal):
                 moved = tuple(x.dequantize() for x in moved) if isinstance(moved, tuple) else moved.dequantize()
         several = moved if isinstance(moved, tuple) else [moved] * len(tree_leaves(result))

@@ -95,7 +95,8 @@ def windows(shape: Sequence[int], move: Move) -> list[Window] | None:
     source = torch.empty(tuple(shape), device="meta")
     moved = move(source)
     parts = list(moved) if isinstance(moved, (tuple, list)) else [moved]
-    if any(part._base is None and part is not source for part in parts):
+    whole = source.untyped_storage()._cdata  # ``_base`` is not there below autograd, where captures are followed
+    if any(part.untyped_storage()._cdata != whole for part in parts):
         return None
     return [_window(source, part) for part in parts]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -17,13 +17,12 @@ from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule
 
 from .eager import announcing, row_of_converted
 from .errors import LoweringError
+from .leaf_names import leaf_name
+from .orders import order_entry, stored_order
 from .recorder import Recorded, Recorder
 from .symbolic import SymbolicReal, SymbolicTensor
 
 __all__ = ["lower", "torch_outputs"]
-
-_ORDER = "order."
-"""Metadata key of an output's order: stored axis i is that axis of the torch tensor."""
 
 
 def lower(
@@ -59,9 +58,19 @@ def lower(
             result = _Recording(quantized, recorder, input_source).run(*arguments)
         else:
             result = _run_eager(quantized, recorder, input_source, arguments)
+    expect_sources(input_source, recorder.sources)
     recorder.path = "to_output"  # of transposes that only the outputs need
     outputs, orders = _outputs(result, recorder)
     return recorder.program(outputs, {**orders, **(metadata or {})})
+
+
+def expect_sources(input_source: str | Mapping[str, str], names: Collection[str]) -> None:
+    """Raise LoweringError if a source is given for an input that there is not."""
+    unknown = [] if isinstance(input_source, str) else [name for name in input_source if name not in names]
+    if unknown:
+        raise LoweringError(
+            f"input_source names {', '.join(map(repr, unknown))}; the model has the inputs {', '.join(names)}"
+        )
 
 
 class _Recording(Interpreter):
@@ -107,16 +116,12 @@ def _stand_in(argument: str, given: Any, recorder: Recorder, input_source: str |
             raise LoweringError(f"input {argument!r} is a QTensor; give real example inputs, the QuantStubs quantize")
         if not isinstance(leaf, Tensor):
             return leaf
-        name = "_".join([argument, *(str(_key(part)) for part in path)])
+        name = "_".join(filter(None, (argument, leaf_name(path))))
         by_name = {name: input_source} if isinstance(input_source, str) else input_source
         recorder.sources[name] = by_name.get(name, "ddr")
         return SymbolicReal(recorder, name, tuple(leaf.shape))
 
     return tree_map_with_path(replace_tensor, given)
-
-
-def _key(part: Any) -> Any:
-    return getattr(part, "key", getattr(part, "idx", getattr(part, "name", part)))
 
 
 def _outputs(result: Any, recorder: Recorder) -> tuple[dict[str, Recorded], dict[str, str]]:
@@ -138,7 +143,7 @@ def _outputs(result: Any, recorder: Recorder) -> tuple[dict[str, Recorded], dict
         if name in outputs:
             raise LoweringError(f"two outputs would be called {name!r}; rename a key of what the model returns")
         outputs[name] = tensor.value
-        orders[f"{_ORDER}{name}"] = " ".join(map(str, tensor.order))
+        orders |= order_entry(name, tensor.order)
     if not outputs:
         raise LoweringError("the model returns no quantized tensor")
     return outputs, orders
@@ -146,7 +151,7 @@ def _outputs(result: Any, recorder: Recorder) -> tuple[dict[str, Recorded], dict
 
 def _output_name(path: Any, recorder: Recorder) -> str:
     """Return the keys and indices that lead to an output; "output_" before it where it needs a name of its own."""
-    name = "_".join(str(_key(part)) for part in path) or "output"
+    name = leaf_name(path) or "output"
     return f"output_{name}" if name.isdigit() or name in recorder.input_names else name
 
 
@@ -163,6 +168,6 @@ def torch_outputs(program: Program, outputs: Mapping[str, Any], *, dequantized: 
         integers = torch.from_numpy(outputs[output.name].copy())
         scale = torch.tensor(program.scales[output.tensor], dtype=torch.float32)
         value = integers.to(torch.float32) * scale if dequantized else integers
-        order = [int(axis) for axis in program.metadata[f"{_ORDER}{output.name}"].split()]
+        order = stored_order(program, output)
         found[output.name] = value.permute([order.index(axis) for axis in range(len(order))])
     return found

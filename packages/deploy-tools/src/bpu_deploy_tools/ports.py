@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ from bpu_qat_nn import QTensor
 
 from .errors import ManifestError
 from .layout import channels_last
+from .leaf_names import leaf_name
+from .orders import stored_order
 
 __all__ = [
     "Manifest",
     "ManifestEntry",
     "Port",
-    "leaf_name",
     "named_tensors",
     "program_inputs",
     "program_outputs",
@@ -119,11 +120,6 @@ def named_tensors(name: str, value: Any) -> dict[str, Tensor]:
     return {leaf_name(path): leaf for path, leaf in leaves if isinstance(leaf, Tensor)}
 
 
-def leaf_name(path: Iterable[Any]) -> str:
-    """Return the keys and indices that lead to a leaf of a structure as one name, as ``lower`` calls it."""
-    return "_".join(str(getattr(part, "key", getattr(part, "idx", getattr(part, "name", part)))) for part in path)
-
-
 def value_ports(name: str, value: Any) -> list[Port]:
     """Return the ports of what a step on the CPU takes or gives under a name."""
     return [_value_port(each, tensor) for each, tensor in named_tensors(name, value).items()]
@@ -150,7 +146,7 @@ def program_outputs(program: Program) -> tuple[Port, ...]:
     """Return the ports of a Program's outputs, stored in the order that its metadata tells."""
     ports = []
     for each in program.outputs:
-        order = tuple(int(axis) for axis in program.metadata[f"order.{each.name}"].split())
+        order = stored_order(program, each)
         spec = program.specs[each.tensor]
         ports.append(_program_port(each.name, spec.shape, str(spec.dtype), program.scales[each.tensor], order))
     return tuple(ports)

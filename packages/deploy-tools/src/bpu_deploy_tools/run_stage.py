@@ -14,8 +14,9 @@ import bpu_kernels
 from bpu_kernels import Program
 from bpu_qat_nn import QTensor
 
+from .leaf_names import leaf_name
 from .lower import torch_outputs
-from .ports import Port, leaf_name, named_tensors, program_inputs
+from .ports import Port, named_tensors, program_inputs
 
 __all__ = ["run_stage"]
 

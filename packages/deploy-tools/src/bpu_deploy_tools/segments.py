@@ -21,7 +21,7 @@ from bpu_qat_nn import QTensor, QuantizedGraphModule
 
 from .cut import Part, result_of, segment_parts
 from .errors import LoweringError
-from .lower import lower
+from .lower import expect_sources, lower
 from .ports import Manifest, ManifestEntry, Port, program_inputs, program_outputs, value_ports
 from .run_stage import run_stage
 from .stages import Stages, observed_values
@@ -148,6 +148,7 @@ def split_segments(
     with torch.no_grad():
         stages = Stages(quantized, observed_values(quantized, arguments))
         parts = segment_parts(quantized, stages)
+        expect_sources(input_source, [name for part in parts if part.on_bpu for name in part.outside])
         segments = tuple(_segment(part, input_source) for part in parts)
     return Segments(quantized, segments, result_of(quantized, stages))
 
@@ -161,7 +162,8 @@ def _segment(part: Part, input_source: str | Mapping[str, str]) -> Segment:
         return Segment(
             name=part.name, module=part.module, program=None, inputs=given, outputs=gives, example=part.gives
         )
-    by_name = dict.fromkeys(part.outside, input_source) if isinstance(input_source, str) else input_source
+    sources = dict.fromkeys(part.outside, input_source) if isinstance(input_source, str) else input_source
+    by_name = {name: sources[name] for name in part.outside if name in sources}
     example = tuple(_real(value) for value in part.given.values())
     try:
         program = lower(part.module, example, input_source=by_name)

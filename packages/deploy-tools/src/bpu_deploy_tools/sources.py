@@ -33,9 +33,11 @@ def programs_of(
         module: what ``program_of`` takes, a list or tuple of these, or what ``split_segments`` returned.
         example_inputs: of the model; for several segments a list or tuple of theirs, or None where all are Programs.
         march: as of ``program_of``.
-        input_source: as of ``with_sources``, of each segment's inputs.
+        input_source: as of ``with_sources``, of each segment's inputs; what ``split_segments`` returned has its own.
     """
     if isinstance(module, Segments):
+        if input_source != "ddr":
+            raise SourceError("segments know where their inputs come from; give input_source to split_segments")
         module, example_inputs = [part.program for part in module if part.program is not None], None
     if not isinstance(module, (list, tuple)):
         return [program_of(module, example_inputs, march=march, input_source=input_source)]

@@ -66,9 +66,16 @@ def visualize_model(
             raise OptionError(f"expected a save_path that ends in .svg, got {save_path}")
         replace_file(save_path, drawing)
     if show:
-        path = Path(tempfile.mkdtemp(), "model.svg") if save_path is None else Path(save_path).resolve()
-        path.write_bytes(drawing)
-        webbrowser.open(path.as_uri())
+        webbrowser.open(_shown(drawing, save_path).as_uri())
+
+
+def _shown(drawing: bytes, save_path: str | os.PathLike[str] | None) -> Path:
+    """Return where a browser finds the drawing: where it was saved, or a folder of its own."""
+    if save_path is not None:
+        return Path(save_path).resolve()
+    path = Path(tempfile.mkdtemp(), "model.svg")
+    path.write_bytes(drawing)
+    return path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def with_yuv_input(
         source: "pyramid" or "resizer".
 
     Raises:
-        SurgeryError: no such input, or several and none was named.
+        SurgeryError: no such input, several and none was named, or one that takes YUV already.
         UnsupportedError, InvalidProgramError: the input cannot be a camera's.
     """
     names = [each.name for each in program.inputs]
@@ -99,6 +99,8 @@ def with_yuv_input(
     if channel_order not in ("rgb", "bgr"):
         raise SurgeryError(f"expected channel_order 'rgb' or 'bgr', got {channel_order!r}")
     image = program.inputs[0 if name is None else names.index(name)]
+    if image.source != "ddr":
+        raise SurgeryError(f"input {image.name!r} comes from the {image.source} already")
     taken = {*names, *(node.name for node in program.nodes), *(node.output for node in program.nodes)}
     converted = next(each for each in _numbered(f"{image.name}_{channel_order}") if each not in taken)
     kernel = centered_yuv_to_rgb(

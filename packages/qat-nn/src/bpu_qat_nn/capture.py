@@ -22,6 +22,7 @@ from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.constant import Constant
+from bpu_kernels.ops.elementwise import Reinterpret
 from bpu_kernels.torch_ops import library
 
 from .errors import QTensorError
@@ -77,6 +78,7 @@ class CapturedTensor:
     """int8, int16 or int32."""
     scale: Tensor
     dtype: QuantDType
+    march: str
     per_channel_axis: int = -1
 
     @property
@@ -112,8 +114,8 @@ class CapturedTensor:
         return self.steps
 
     def with_scale(self, scale: Tensor) -> CapturedTensor:
-        """Return the same integers with another meaning."""
-        return replace(self, scale=scale)
+        """Return the same integers with another meaning, by an operator that names it."""
+        return replace(self, steps=library.call(Reinterpret(), self.march, self.steps, scale=scale), scale=scale)
 
     def dequantize(self) -> Tensor:
         """Return the real values."""
@@ -121,9 +123,9 @@ class CapturedTensor:
         return result
 
     @classmethod
-    def quantized(cls, x: Tensor, scale: Tensor, dtype: QuantDType) -> CapturedTensor:
-        """Quantize real numbers."""
-        return cls(torch.ops.bpu.quantize(x, scale, str(dtype)), scale, dtype)
+    def quantized(cls, x: Tensor, scale: Tensor, dtype: QuantDType, march: str) -> CapturedTensor:
+        """Quantize real numbers, for a march."""
+        return cls(torch.ops.bpu.quantize(x, scale, str(dtype), march), scale, dtype, march)
 
     @staticmethod
     def invoke(
@@ -141,7 +143,7 @@ class CapturedTensor:
         with uncaptured():
             narrow = bool(narrow)  # numbers of elements are tensors while torch traces
         y = library.call(kernel, march, *steps, scale=scale, axis=axis, narrow=narrow)
-        return CapturedTensor(y, scale, dtype, axis)
+        return CapturedTensor(y, scale, dtype, march, axis)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -172,10 +172,10 @@ def _register() -> None:
         _library.define(f"{name}({', '.join([_COMMON, *(field.schema for field in fields)])}) -> Tensor")
         _library.impl(name, _implementation(name), "CompositeExplicitAutograd")
         torch.library.register_fake(f"{NAMESPACE}::{name}", _fake(name), lib=_library)
-    _library.define("quantize(Tensor x, Tensor scale, str dtype) -> Tensor")
+    _library.define("quantize(Tensor x, Tensor scale, str dtype, str march) -> Tensor")
     _library.define("dequantize(Tensor x, Tensor scale, int axis) -> Tensor")
     for key in ("CompositeExplicitAutograd", "Meta"):
-        _library.impl("quantize", lambda x, scale, dtype: quantize(x, scale, quant_dtype(dtype)), key)
+        _library.impl("quantize", lambda x, scale, dtype, march: quantize(x, scale, quant_dtype(dtype)), key)
         _library.impl("dequantize", dequantize, key)
 
 

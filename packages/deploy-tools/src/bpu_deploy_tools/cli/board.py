@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 import bpu_kernels
-from bpu_kernels import ArgumentError
 from bpu_kernels.array_files import read_inputs
 
 from ..hbdk import Limits, check_model, compile_model, perf_hbm, read_hbm
 from ..hbdk import simulate as simulate_model
 from ..hbdk.doctor import examine
 from ..hbdk.perf import Performance, show_performance
+from ..hbdk.simulate import chosen_model
 from .arguments import Inputs, Json, MemoryLimit, ProgramFile, TimeLimit
 from .files import print_outputs
 
@@ -131,14 +131,9 @@ def simulate(
     memory: MemoryLimit = 16.0,
 ) -> None:
     """Run a model in the vendor's simulator and print or write its outputs."""
-    if file.suffix == ".hbm":
-        models = read_hbm(file)
-        if (name is None and len(models) > 1) or (name is not None and name not in models):
-            raise ArgumentError(f"choose a model by --name; {file} has {', '.join(models)}")
-        declared = models[name if name is not None else next(iter(models))].inputs
-    else:
-        declared = bpu_kernels.load(file).inputs
-    given, limits = read_inputs(declared, inputs), Limits(seconds=seconds, memory_gib=memory)
+    compiled = file.suffix == ".hbm"
+    model = chosen_model(read_hbm(file), name) if compiled else bpu_kernels.load(file)
+    given, limits = read_inputs(model.inputs, inputs), Limits(seconds=seconds, memory_gib=memory)
     print_outputs(simulate_model(file, given, name=name, limits=limits), output, as_json)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import INSTALL, HbdkError
+from .process import Limits
 from .tools import PROGRAMS, Toolkit, find_toolkit
 
 __all__ = ["Finding", "examine"]
@@ -64,15 +65,11 @@ def _toolkit(toolkit: Toolkit) -> Finding:
 
 
 def _builder(toolkit: Toolkit) -> Finding:
-    """Import the builder where the worker would."""
     code = "import sys, hbdk.hbir_base; print('.'.join(map(str, sys.version_info[:3])))"
-    environment = None if toolkit.python_path is None else {"PYTHONPATH": toolkit.python_path}
-    done = subprocess.run(
-        [toolkit.python, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
-    )
-    if done.returncode == 0:
-        return Finding(what="HBIR builder", found=True, detail=f"Python {done.stdout.strip()}, {toolkit.python}")
-    first, last = (".".join(map(str, version)) for version in BUILDER_PYTHONS)
-    said = (done.stderr.strip().splitlines() or ["it crashed"])[-1]
-    way_out = f"it loads in Python {first} to {last} with numpy; set HBDK_PYTHON to such an interpreter"
-    return Finding(what="HBIR builder", found=False, detail=f"{toolkit.python}: {said}; {way_out}")
+    try:
+        said = toolkit.run(["python", "-c", code], cwd=Path.cwd(), limits=Limits(seconds=60))
+    except HbdkError as error:
+        first, last = (".".join(map(str, version)) for version in BUILDER_PYTHONS)
+        way_out = f"it loads in Python {first} to {last} with numpy; set HBDK_PYTHON to such an interpreter"
+        return Finding(what="HBIR builder", found=False, detail=f"{toolkit.python}: {error}; {way_out}")
+    return Finding(what="HBIR builder", found=True, detail=f"Python {said.strip()}, {toolkit.python}")

@@ -21,7 +21,7 @@ from .options import CompileOptions
 from .process import Limits
 from .tools import Toolkit, find_toolkit
 
-__all__ = ["simulate"]
+__all__ = ["chosen_model", "simulate"]
 
 NAME = "model"
 """Of a model that is compiled for one simulation."""
@@ -52,7 +52,7 @@ def simulate(
     """
     toolkit, limits = toolkit or find_toolkit(), limits or Limits()
     if not isinstance(model, Program) and Path(model).suffix == ".hbm":
-        found = _chosen(read_hbm(model, toolkit=toolkit), name)
+        found = chosen_model(read_hbm(model, toolkit=toolkit), name)
         return _simulated(Path(model).resolve(), found, inputs, toolkit, limits)
     program = model if isinstance(model, Program) else load(model)
     interface = program_interface(program, NAME, {})
@@ -64,7 +64,8 @@ def simulate(
         return _simulated(hbm, interface, inputs, toolkit, limits)
 
 
-def _chosen(models: Mapping[str, HbmModel], name: str | None) -> HbmModel:
+def chosen_model(models: Mapping[str, HbmModel], name: str | None) -> HbmModel:
+    """Return a model of a compiled file by name; None for the only one."""
     names = ", ".join(models)
     if name is None and len(models) != 1:
         raise ArgumentError(f"the file has {len(models)} models ({names}); choose one by name=")

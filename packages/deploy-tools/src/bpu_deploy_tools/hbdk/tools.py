@@ -104,6 +104,8 @@ def find_toolkit() -> Toolkit:
         HbdkNotFoundError: it is in none of these places.
     """
     home, python = os.environ.get("HBDK_HOME"), os.environ.get("HBDK_PYTHON", sys.executable)
+    if Path(python).name != python:  # children run elsewhere; links stay, since a venv is one
+        python = str(Path(python).absolute())
     if home is not None:
         programs = Path(home).resolve() / "hbdk" / "bin"
         if not (programs / "hbdk-cc").exists():

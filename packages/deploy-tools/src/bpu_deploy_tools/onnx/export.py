@@ -12,7 +12,8 @@ import torch
 
 from bpu_kernels import Program
 from bpu_kernels.whole_file import replace_file
-from bpu_qat_nn import ObservedGraphModule, convert_fx
+from bpu_qat_nn import ObservedGraphModule, convert, convert_fx
+from bpu_qat_nn.qat_module import QATModule
 
 from ..errors import BpuDeployError, OptionError
 from ..sources import program_of
@@ -117,10 +118,11 @@ def export_to_onnx(
         LoweringError: a part of a model under QAT has no integer form.
     """
     _expect_onnx()
-    if isinstance(model, ObservedGraphModule):
+    if any(isinstance(module, QATModule) for module in model.modules()):
         if not export_params or dynamic_axes:
             raise OptionError("a model under QAT is exported with its weights and with fixed shapes")
-        program = program_of(convert_fx(model), args)
+        quantized = convert_fx(model) if isinstance(model, ObservedGraphModule) else convert(model)
+        program = program_of(quantized, args)
         export_program_to_onnx(program, f, form="qdq", input_names=input_names, output_names=output_names)
         return
     given = {

@@ -6,7 +6,7 @@ Sums and products are int64, so that nothing overflows. ONNX has no arithmetic s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,15 @@ _DOMAIN_OF_INT64 = 62
 class Graph:
     """Nodes and constants; methods append nodes and return the name of what these make."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        """Begin with names that are taken: those of the inputs."""
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.scope = ""
         """Path of the Program's node whose operators are being appended."""
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._transposed: dict[str, tuple[str, tuple[int, ...]]] = {}
-        self._taken: dict[str, int] = {}
+        self._taken: dict[str, int] = dict.fromkeys(taken, 1)
 
     @property
     def taken(self) -> set[str]:

@@ -30,7 +30,7 @@ from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest, sample_positio
 
 from .graph import Graph
 
-__all__ = ["INTEGER"]
+__all__ = ["INTEGER", "pad_behind"]
 
 Inputs = Sequence[str]
 Specs = Sequence[TensorSpec]
@@ -165,16 +165,20 @@ def _pooled(g: Graph, row: MarchRow, by: Multiplier, total: str) -> str:
     return g.scaled(g.saturate(g.shift_right(first, wide.accu_right_shift), 16), by, 8, rounds=row.rounds)
 
 
+def pad_behind(k: AvgPool2d | MaxPool2d, x: TensorSpec) -> list[int]:
+    """Return how far the last windows reach beyond the input, per spatial axis; ceil_mode makes that more than pad."""
+    return [
+        max(0, (size - 1) * s + window - n - p)
+        for size, s, window, n, p in zip(k.infer(x).shape[1:3], k.stride, k.kernel, x.shape[1:3], k.pad, strict=True)
+    ]
+
+
 def _avg_pool2d(g: Graph, row: MarchRow, k: AvgPool2d, inputs: Inputs, specs: Specs) -> str:
     """Sum windows by a convolution with ones, each channel as an image of its own."""
     batch, height, width, channels = specs[0].shape
     _, rows, columns, _ = k.infer(specs[0]).shape
     images = g.reshape(g.channels_first(inputs[0], 4), (batch * channels, 1, height, width))
-    reach = [
-        max(0, (size - 1) * s + window - n - p)
-        for size, s, window, n, p in zip((rows, columns), k.stride, k.kernel, (height, width), k.pad, strict=True)
-    ]
-    ones, pads = np.ones((1, 1, *k.kernel), np.int8), [*k.pad, *reach]
+    ones, pads = np.ones((1, 1, *k.kernel), np.int8), [*k.pad, *pad_behind(k, specs[0])]
     total = _sum_of_products(g, images, specs[0], ones, strides=list(k.stride), pads=pads)
     total = g.channels_last(g.reshape(total, (batch, channels, rows, columns)), 4)
     return _pooled(g, row, k.multiplier, total)
@@ -189,11 +193,7 @@ def _global_avg_pool2d(g: Graph, row: MarchRow, k: GlobalAvgPool2d, inputs: Inpu
 
 def _max_pool2d(g: Graph, row: MarchRow, k: MaxPool2d, inputs: Inputs, specs: Specs) -> str:
     """Pad with the smallest value, then take maxima without padding."""
-    _, rows, columns, _ = k.infer(specs[0]).shape
-    ends = [
-        max(0, (size - 1) * s + window - n - p)
-        for size, s, window, n, p in zip((rows, columns), k.stride, k.kernel, specs[0].shape[1:3], k.pad, strict=True)
-    ]
+    ends = pad_behind(k, specs[0])
     x = g.channels_first(inputs[0], 4)
     if any((*k.pad, *ends)):
         x = g.add("Pad", x, g.constant([0, 0, *k.pad, 0, 0, *ends]), g.constant(np.int8(qint8.min), np.int8))

@@ -12,6 +12,7 @@ from bpu_kernels import Program, ProgramOutput
 from bpu_kernels.dtypes import qint32
 
 from ..errors import OptionError
+from ..orders import stored_order
 from .graph import TYPES, Graph
 from .integer import INTEGER
 from .qdq import QDQ, Step, dequantized, quantized
@@ -30,7 +31,7 @@ def integer_model(program: Program) -> onnx.ModelProto:
     A camera's input is the centred YUV444 that the model sees, int8 (1, H, W, 3). Scales, layouts and the march are in
     the metadata: ``scale.NAME``, ``order.NAME``, ``source.NAME``, ``march``.
     """
-    g = Graph()
+    g = Graph(each.name for each in program.inputs)
     tensors = {each.name: each.name for each in program.inputs}
     for node in program.nodes:
         g.scope = node.name
@@ -53,7 +54,7 @@ def qdq_model(program: Program) -> onnx.ModelProto:
 
     Inputs and outputs are real numbers with torch's axes. Integers differ from the Program's by rounding alone.
     """
-    g = Graph()
+    g = Graph(each.name for each in program.inputs)
     tensors: dict[str, str] = {}
     real: set[str] = set()  # tensors of 32 bits, for which ONNX has no QuantizeLinear
     for each in program.inputs:
@@ -96,10 +97,8 @@ def _torch_shape(shape: Sequence[int]) -> list[int]:
 
 def _axes(program: Program, output: ProgramOutput) -> list[int]:
     """Return which stored axis each axis of the torch tensor is."""
-    rank = len(program.specs[output.tensor].shape)
-    order = program.metadata.get(f"order.{output.name}")
-    stored = list(map(int, order.split())) if order is not None else list(range(rank))
-    return [stored.index(axis) for axis in range(rank)]
+    stored = stored_order(program, output)
+    return [stored.index(axis) for axis in range(len(stored))]
 
 
 def _real_outputs(g: Graph, program: Program, tensors: Mapping[str, str], real: set[str]) -> dict[str, str]:

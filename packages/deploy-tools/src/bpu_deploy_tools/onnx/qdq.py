@@ -27,6 +27,7 @@ from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d
 from bpu_kernels.ops.reduce import Sum
 
 from .graph import Graph
+from .integer import pad_behind
 
 __all__ = ["QDQ", "Step", "dequantized", "quantized"]
 
@@ -163,13 +164,7 @@ def _rescale(g: Graph, s: Step, k: Rescale) -> str:
 
 
 def _avg_pool2d(g: Graph, s: Step, k: AvgPool2d) -> str:
-    _, rows, columns, _ = k.infer(s.specs[0]).shape
-    ends = [
-        max(0, (size - 1) * step + window - n - p)
-        for size, step, window, n, p in zip(
-            (rows, columns), k.stride, k.kernel, s.specs[0].shape[1:3], k.pad, strict=True
-        )
-    ]
+    ends = pad_behind(k, s.specs[0])
     x = g.channels_first(s.inputs[0], 4)
     if any((*k.pad, *ends)):
         x = g.add("Pad", x, g.constant([0, 0, *k.pad, 0, 0, *ends]))

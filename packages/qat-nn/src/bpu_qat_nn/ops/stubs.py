@@ -96,7 +96,7 @@ class QuantizedQuantStub(QuantizedModule):
         if hasattr(x, "quantize_input"):  # what lowering passes through the model
             return x.quantize_input(self.scale, self.dtype)
         if capturing():
-            return CapturedTensor.quantized(x, self.scale, self.dtype)
+            return CapturedTensor.quantized(x, self.scale, self.dtype, str(self.row.march))
         if torch.compiler.is_compiling():
             raise CaptureError(
                 "torch.export replaces the weights that integers are computed from; export the plain form instead: "
