@@ -17,6 +17,7 @@ from bpu_kernels.march import march_row  # noqa: E402
 from bpu_kernels.multiplier import Bias, ResidualScale  # noqa: E402
 from bpu_kernels.ops.conv import Conv2d  # noqa: E402
 from bpu_kernels.torch_ops import LayerPass, finish, quantize_rows  # noqa: E402
+from bpu_kernels.torch_ops.layer_pass import ACTIVATIONS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not native_available(), reason="the native engine is not installed")
 
@@ -87,9 +88,27 @@ def test_output_of_a_layer(shape: tuple[int, ...], memory: str, march: str, resi
     assert torch.equal(bits.masked(gradient), real.grad)
 
 
-def test_range_of_a_layer_with_nan_is_nan() -> None:
-    layer = LayerPass(torch.ones(1, 3, 4, 4), 1, unit=np.ones(3, np.float32), bias=np.array([0, np.nan, 0], np.float32))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_range_of_a_layer_with_nan_is_nan(activation: str | None) -> None:
+    bias = np.array([0, np.nan, 0], np.float32)
+    layer = LayerPass(torch.ones(1, 3, 4, 4), 1, unit=np.ones(3, np.float32), bias=bias, activation=activation)
     assert torch.isnan(layer.extremes()).all()
+
+
+def test_weights_with_nan_are_refused() -> None:
+    x = torch.ones(3, 40)
+    x[1, 7] = torch.nan
+    with pytest.raises(ArgumentError, match="row 1 of the weights holds NaN"):
+        quantize_rows(x, torch.ones(1), -128, 127)
+
+
+def test_incomplete_layers_are_refused() -> None:
+    acc, row, none = torch.zeros(1, 3, 4, 4), march_row("bayes"), np.zeros(1, np.int64)
+    by = Multiplier(accu_right_shift=none, output_scale=none, output_right_shift=none)
+    with pytest.raises(ArgumentError, match="a residual and its scales, or neither"):
+        LayerPass(acc, 1, residual=(acc.to(torch.int8), None)).output(row, by, None, None, limits=(-128, 127))
+    with pytest.raises(ArgumentError, match="for 3 channels"):
+        LayerPass(acc, 1).extremes()
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (1, 2000), (37, 5), (8, 1, 1, 1)], ids=str)

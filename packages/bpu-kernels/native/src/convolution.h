@@ -45,6 +45,9 @@ struct Convolution {
     return found;
   }
 
+  // Gives the memory of the weights back, once a step has arranged them its own way.
+  void drop_weight() { std::vector<int8_t>().swap(weight); }
+
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 
   int64_t inputs_per_group() const { return in.channels() / groups; }

@@ -34,7 +34,8 @@ BPU_ENGINE_EXPORT int32_t bpu_plan_run(const BpuPlan* plan, uint8_t* workspace, 
 
 BPU_ENGINE_EXPORT void bpu_plan_destroy(BpuPlan* plan);
 
-// What follows serves training: passes over float32 tensors, each reading and writing memory once.
+// What follows serves training: passes over float32 tensors, each reading and writing memory once. They return 0, or 1
+// without memory.
 
 // The accumulators of a layer and what becomes of them. They lie in rows: outer x channels rows of `inner` elements,
 // or, where `inner` is 1, outer rows of one element per channel. Arrays have one entry per channel.
@@ -53,20 +54,20 @@ struct BpuLayer {
 };
 
 // Finds the smallest and the largest real value of the output; NaN, twice, where there is one.
-BPU_ENGINE_EXPORT void bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
+BPU_ENGINE_EXPORT int32_t bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
 
 // Gives the output's integers and their real values (`values` may be null), and a bit per element that says whether
 // the gradient passes (`mask` may be null). Every row of bits begins a byte.
-BPU_ENGINE_EXPORT void bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
+BPU_ENGINE_EXPORT int32_t bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
                                         uint8_t* mask, int32_t threads);
 
-// Fake-quantizes rows, each by its scale: integers (as float32), their real values, the sum of their absolute values,
-// the bits, and how many of these are 0.
-BPU_ENGINE_EXPORT void bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low,
+// Fake-quantizes rows, each by its scale: integers (as float32), their real values, the sum of their absolute values
+// (NaN where a row has one), the bits, and how many of these are 0.
+BPU_ENGINE_EXPORT int32_t bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low,
                                          float high, float* steps, float* values, double* sums, uint8_t* mask,
                                          int64_t* clipped, int32_t threads);
 
 // Copies a gradient where its bit is 1, and writes 0 elsewhere.
-BPU_ENGINE_EXPORT void bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
+BPU_ENGINE_EXPORT int32_t bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
                                            float* out, int32_t threads);
 }

@@ -1,11 +1,14 @@
 // Fake quantization of weights by rows, and the gradient that passes where nothing was clipped.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "bits.h"
 #include "clones.h"
 #include "engine.h"
+#include "nan.h"
 #include "threads.h"
+#include "without_throwing.h"
 
 namespace bpu {
 namespace {
@@ -46,7 +49,7 @@ BPU_CLONES Counts quantize_row(const Row& row) {
       sum += static_cast<int32_t>(std::fabs(step));
       passing += truths[i];
     }
-    found.sum += sum;
+    found.sum += has_nan(x, length) ? std::numeric_limits<double>::quiet_NaN() : sum;
     found.clipped += length - passing;
     pack_bits(truths, length, row.mask + begin / 8);
   }
@@ -66,24 +69,29 @@ BPU_CLONES void masked_row(const float* gradient, const uint8_t* mask, int64_t l
 }  // namespace
 }  // namespace bpu
 
-void bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low, float high,
-                       float* steps, float* values, double* sums, uint8_t* mask, int64_t* clipped, int32_t threads) {
-  bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [=](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t at = row * length;
-      const bpu::Counts found = bpu::quantize_row({x + at, length, scale[row], low, high, steps + at, values + at,
-                                                   mask + row * bpu::bit_bytes(length)});
-      sums[row] = found.sum;
-      clipped[row] = found.clipped;
-    }
+int32_t bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low, float high,
+                          float* steps, float* values, double* sums, uint8_t* mask, int64_t* clipped,
+                          int32_t threads) {
+  return bpu::without_throwing([&] {
+    bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t at = row * length;
+        const bpu::Counts found = bpu::quantize_row({x + at, length, scale[row], low, high, steps + at, values + at,
+                                                     mask + row * bpu::bit_bytes(length)});
+        sums[row] = found.sum;
+        clipped[row] = found.clipped;
+      }
+    });
   });
 }
 
-void bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length, float* out,
-                         int32_t threads) {
-  bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [=](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      bpu::masked_row(gradient + row * length, mask + row * bpu::bit_bytes(length), length, out + row * length);
-    }
+int32_t bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length, float* out,
+                            int32_t threads) {
+  return bpu::without_throwing([&] {
+    bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        bpu::masked_row(gradient + row * length, mask + row * bpu::bit_bytes(length), length, out + row * length);
+      }
+    });
   });
 }

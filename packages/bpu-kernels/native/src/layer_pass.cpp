@@ -1,13 +1,14 @@
 // A layer under training: from its accumulators to the board's integers, their real values and the gradient's mask.
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <mutex>
 
 #include "bits.h"
 #include "clones.h"
 #include "engine.h"
+#include "nan.h"
 #include "threads.h"
+#include "without_throwing.h"
 
 namespace bpu {
 namespace {
@@ -80,7 +81,7 @@ BPU_INLINE void integers(const BpuLayer& l, const Run& run, const float* accumul
 
 BPU_INLINE void activate(int32_t activation, int64_t length, float* real) {
   if (activation == 1) {
-    for (int64_t i = 0; i < length; ++i) real[i] = real[i] < 0.0f ? 0.0f : real[i];  // NaN stays
+    for (int64_t i = 0; i < length; ++i) real[i] = real[i] < 0.0f ? 0.0f : real[i];
   } else if (activation == 2) {
     for (int64_t i = 0; i < length; ++i) real[i] = clamp(real[i], 0.0f, 6.0f);
   }
@@ -124,20 +125,15 @@ template <bool kVaries, bool kAdds>
 BPU_INLINE void extremes_run(const BpuLayer& l, const Run& run, const float* acc, Extremes& found) {
   float real[kBlock];
   real_values<kVaries, kAdds>(l, run, acc, real);
+  found.unordered |= has_nan(real, run.length);
   activate(l.activation, run.length, real);
   float low = found.low, high = found.high;
-  uint32_t largest = 0;  // as bits without sign; the compiler takes comparisons of floats to be ordered
   for (int64_t i = 0; i < run.length; ++i) {
     low = real[i] < low ? real[i] : low;
     high = real[i] > high ? real[i] : high;
-    uint32_t bits;
-    std::memcpy(&bits, real + i, sizeof bits);
-    bits &= 0x7fffffffu;
-    largest = bits > largest ? bits : largest;
   }
   found.low = low;
   found.high = high;
-  found.unordered |= largest > 0x7f800000u;  // NaN lies beyond infinity
 }
 
 // Calls `work` with every block of the rows from `begin` to before `end`, and where its bits lie.
@@ -156,7 +152,7 @@ BPU_INLINE void for_blocks(const BpuLayer& l, int64_t begin, int64_t end, const 
 BPU_CLONES void output_rows(const BpuLayer& l, const float* acc, int8_t* steps, float* values, uint8_t* mask,
                             int64_t begin, int64_t end) {
   const bool varies = l.inner == 1, adds = l.residual != nullptr;
-  for_blocks(l, begin, end, [&](const Run& run, int64_t bits) __attribute__((always_inline)) {
+  for_blocks(l, begin, end, [&](const Run& run, int64_t bits) BPU_INLINE_LAMBDA {
     uint8_t* to = mask == nullptr ? nullptr : mask + bits;
     if (varies) {
       adds ? output_run<true, true>(l, run, acc, steps, values, to)
@@ -170,7 +166,7 @@ BPU_CLONES void output_rows(const BpuLayer& l, const float* acc, int8_t* steps, 
 
 BPU_CLONES void extremes_rows(const BpuLayer& l, const float* acc, int64_t begin, int64_t end, Extremes& found) {
   const bool varies = l.inner == 1, adds = l.residual_value != nullptr;
-  for_blocks(l, begin, end, [&](const Run& run, int64_t) __attribute__((always_inline)) {
+  for_blocks(l, begin, end, [&](const Run& run, int64_t) BPU_INLINE_LAMBDA {
     if (varies) {
       adds ? extremes_run<true, true>(l, run, acc, found) : extremes_run<true, false>(l, run, acc, found);
     } else {
@@ -186,25 +182,29 @@ int64_t grain_of(const BpuLayer& l) { return 1 + kGrain / (l.inner == 1 ? l.chan
 }  // namespace
 }  // namespace bpu
 
-void bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads) {
-  bpu::Extremes all;
-  std::mutex mutex;
-  bpu::parallel_for(bpu::rows_of(*layer), bpu::grain_of(*layer), threads, [&](int64_t begin, int64_t end) {
-    bpu::Extremes part;
-    bpu::extremes_rows(*layer, accumulators, begin, end, part);
-    const std::lock_guard<std::mutex> lock(mutex);
-    all.low = std::min(all.low, part.low);
-    all.high = std::max(all.high, part.high);
-    all.unordered |= part.unordered;
+int32_t bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads) {
+  return bpu::without_throwing([&] {
+    bpu::Extremes all;
+    std::mutex mutex;
+    bpu::parallel_for(bpu::rows_of(*layer), bpu::grain_of(*layer), threads, [&](int64_t begin, int64_t end) {
+      bpu::Extremes part;
+      bpu::extremes_rows(*layer, accumulators, begin, end, part);
+      const std::lock_guard<std::mutex> lock(mutex);
+      all.low = std::min(all.low, part.low);
+      all.high = std::max(all.high, part.high);
+      all.unordered |= part.unordered;
+    });
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    found[0] = all.unordered ? nan : all.low;
+    found[1] = all.unordered ? nan : all.high;
   });
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  found[0] = all.unordered ? nan : all.low;
-  found[1] = all.unordered ? nan : all.high;
 }
 
-void bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values, uint8_t* mask,
-                      int32_t threads) {
-  bpu::parallel_for(bpu::rows_of(*layer), bpu::grain_of(*layer), threads, [&](int64_t begin, int64_t end) {
-    bpu::output_rows(*layer, accumulators, steps, values, mask, begin, end);
+int32_t bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values, uint8_t* mask,
+                         int32_t threads) {
+  return bpu::without_throwing([&] {
+    bpu::parallel_for(bpu::rows_of(*layer), bpu::grain_of(*layer), threads, [&](int64_t begin, int64_t end) {
+      bpu::output_rows(*layer, accumulators, steps, values, mask, begin, end);
+    });
   });
 }

@@ -10,6 +10,7 @@
 #include "isa.h"
 #include "step.h"
 #include "threads.h"
+#include "without_throwing.h"
 #include "words.h"
 
 struct BpuPlan {
@@ -39,7 +40,7 @@ std::unique_ptr<BpuPlan> read_plan(Words words, Isa isa) {
 }  // namespace
 }  // namespace bpu
 
-int32_t bpu_engine_version(void) { return 2; }
+int32_t bpu_engine_version(void) { return 3; }
 
 int32_t bpu_engine_isa(void) { return static_cast<int32_t>(bpu::best_isa()); }
 
@@ -57,17 +58,14 @@ BpuPlan* bpu_plan_create(const int64_t* words, int64_t count, const uint8_t* con
 
 int32_t bpu_plan_run(const BpuPlan* plan, uint8_t* workspace, const uint8_t* const* inputs, uint8_t* const* outputs,
                      int64_t begin, int64_t end, int32_t threads) {
-  try {
+  return bpu::without_throwing([&] {
     const bpu::Frame frame{workspace, inputs, outputs};
     for (int64_t i = begin; i < end; ++i) {
       const bpu::Step& step = *plan->steps[static_cast<std::size_t>(i)];
       bpu::parallel_for(step.units(), step.grain(), threads,
                         [&](int64_t first, int64_t last) { step.run(frame, first, last); });
     }
-    return 0;
-  } catch (const std::exception&) {
-    return 1;
-  }
+  });
 }
 
 void bpu_plan_destroy(BpuPlan* plan) { delete plan; }

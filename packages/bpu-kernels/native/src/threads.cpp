@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if !defined(_WIN32)
@@ -48,13 +51,18 @@ class Pool {
       open_ = false;
     }
     while (active_.load(std::memory_order_acquire) != 0) pause();
+    if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
   void grow(int workers) {
     while (static_cast<int>(workers_.size()) < workers) {
       const int number = static_cast<int>(workers_.size());
-      workers_.emplace_back([this, number, seen = job_.load()] { serve(number, seen); });
+      try {
+        workers_.emplace_back([this, number, seen = job_.load()] { serve(number, seen); });
+      } catch (const std::system_error&) {
+        return;  // the process may have no more threads: those that there are do the work
+      }
       workers_.back().detach();
     }
   }
@@ -74,11 +82,18 @@ class Pool {
     }
   }
 
+  // Keeps what the work throws for the caller, who rethrows it when nobody works any more.
   void take() {
-    for (;;) {
-      const int64_t begin = next_.fetch_add(range_, std::memory_order_relaxed);
-      if (begin >= units_) return;
-      (*work_)(begin, std::min(begin + range_, units_));
+    try {
+      for (;;) {
+        const int64_t begin = next_.fetch_add(range_, std::memory_order_relaxed);
+        if (begin >= units_) return;
+        (*work_)(begin, std::min(begin + range_, units_));
+      }
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      error_ = std::current_exception();
+      next_.store(units_, std::memory_order_relaxed);
     }
   }
 
@@ -88,6 +103,7 @@ class Pool {
   std::atomic<uint64_t> job_{0};
   std::atomic<int64_t> next_{0};
   std::atomic<int> active_{0};
+  std::exception_ptr error_;
   const std::function<void(int64_t, int64_t)>* work_ = nullptr;
   int64_t units_ = 0;
   int64_t range_ = 1;

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .dtypes import QuantDType
-from .fixed_point import Array, Multiplier, clip, compensation, requantize
+from .fixed_point import Array, Multiplier, clip, compensation, requantize, wrap32
 from .march import Limit, MarchRow
 
 __all__ = [
@@ -62,6 +62,13 @@ class Bias:
 
     bias: Array
     bias_left_shift: Array
+
+    def shifted(self) -> Array:
+        """Return what is added to an accumulator: equation (5), in int64."""
+        bias, shift = (
+            value.astype(np.int64) if isinstance(value, np.ndarray) else value.long() for value in vars(self).values()
+        )
+        return wrap32(bias << shift)
 
 
 def _last(limit: Limit) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import check
 from .difference import describe_difference
+from .engine.backend import forget_plans
 from .errors import ArgumentError, Problem, SelfTestError
 from .fields import leaves
 from .kernel import IntArray, Kernel, TensorSpec
@@ -102,6 +103,7 @@ class Program:
 
     def validate(self) -> None:
         """Check everything again, as after a change to an array of a kernel; raises as the constructor does."""
+        forget_plans(self)
         check.validate(self)
 
     @property

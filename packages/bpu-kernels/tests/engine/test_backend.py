@@ -14,12 +14,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bpu_kernels import ArgumentError, run
+from bpu_kernels import (
+    ArgumentError,
+    March,
+    Node,
+    Program,
+    ProgramInput,
+    ProgramOutput,
+    TensorSpec,
+    qint8,
+    run,
+)
 from bpu_kernels.engine import backend as engine_backend
-from bpu_kernels.engine import engine_threads, set_engine_threads
+from bpu_kernels.engine import engine_threads, native_available, set_engine_threads
+from bpu_kernels.engine.backend import _plans
 from bpu_kernels.engine.library import SIGNATURES
 from bpu_kernels.engine.settings import isa_wanted
 from bpu_kernels.engine.steps import OPCODES, STEPS
+from bpu_kernels.ops.lut import Lut8
 from bpu_kernels.table import KERNELS
 from bpu_kernels.testing import assert_integers_equal, random_program
 
@@ -139,3 +151,30 @@ def test_bad_setting_is_named(
 def test_less_than_one_thread_is_refused() -> None:
     with pytest.raises(ArgumentError, match="at least one thread"):
         set_engine_threads(0)
+
+
+def test_validating_a_program_again_sees_its_arrays_as_they_are() -> None:
+    if not native_available():
+        pytest.skip("no native engine")
+    table = np.arange(-128, 128).astype(np.int8)
+    spec = TensorSpec((1, 5), qint8)
+    program = Program(
+        march=March.BAYES,
+        inputs=(ProgramInput(name="x", spec=spec, scale=(1.0,)),),
+        nodes=(Node(name="table", kernel=Lut8(table=table), inputs=("x",), output="y", scale=(1.0,)),),
+        outputs=(ProgramOutput(name="y", tensor="y"),),
+    )
+    x = np.arange(5, dtype=np.int8)[None]
+    assert_integers_equal(run(program, x)["y"], x)
+    table[:] = 7
+    program.validate()
+    assert_integers_equal(run(program, x)["y"], np.full_like(x, 7))
+
+
+def test_few_plans_are_kept() -> None:
+    if not native_available():
+        pytest.skip("no native engine")
+    program, x = random_program("bayes", np.random.default_rng(5))
+    for node in program.nodes:
+        run(program, x, keep=[node.name], backend="native")
+    assert len(_plans[program]) <= 3

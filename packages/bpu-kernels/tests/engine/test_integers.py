@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpu_kernels import KERNELS, March, golden, march_row, run
+from bpu_kernels import KERNELS, March, ProgramBuilder, Value, golden, march_row, qint8, quant_dtype, run
 from bpu_kernels.engine import native_available, set_engine_threads
+from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.kernel import IntArray, Kernel
-from bpu_kernels.testing import assert_integers_equal, program_of, random_case, random_program
+from bpu_kernels.ops.conv import Conv2d
+from bpu_kernels.ops.elementwise import Relu
+from bpu_kernels.ops.layout import Slice
+from bpu_kernels.testing import assert_integers_equal, program_of, random_case, random_integers, random_program
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 RUNNABLE = [(name, march) for march in March for name in KERNELS if name not in march_row(march).refused_kernels]
@@ -35,6 +39,46 @@ def test_operator_gives_the_reference_s_integers(name: str, march: March, isa: s
         program, named = program_of(kernel, march, inputs)
         got = run(program, named, backend="native")["out"]
         assert_integers_equal(got, kernel.run(march_row(march), *inputs), what=f"{name}, seed {seed}")
+
+
+@pytest.mark.parametrize(("name", "march"), RUNNABLE, ids=str)
+def test_operator_between_others_gives_the_reference_s_integers(name: str, march: March, isa: str) -> None:
+    """Operands and results in the arena, operands that may be overwritten, and what the engine infers of signs."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        kernel, inputs = random_case(name, march, rng)
+        builder = ProgramBuilder(march)
+        builder.input("unread", (1, 1), "qint8", 1.0)
+        values = [builder.input(f"x{i}", x.shape, quant_dtype(x.dtype), 1.0) for i, x in enumerate(inputs)]
+        before = [
+            builder.add(Relu() if x.spec.dtype is qint8 and rng.integers(2) else whole(x), x, name="before", scale=1.0)
+            for x in values
+        ]
+        y = builder.add(kernel, *before, name="node", scale=1.0)
+        builder.output(builder.add(whole(y), y, name="after", scale=1.0), "copied")
+        if y.spec.dtype is qint8 and len(y.spec.shape) == 4:
+            builder.output(builder.add(mixing(rng, y.spec.shape[-1]), y, name="mixed", scale=1.0), "mixed")
+        program = builder.build()
+        named = {"unread": np.zeros((1, 1), np.int8)} | {f"x{i}": x for i, x in enumerate(inputs)}
+        got, expected = (run(program, named, backend=backend) for backend in ("native", "numpy"))
+        for output, value in expected.items():
+            assert_integers_equal(got[output], value, what=f"{name}, seed {seed}, {output}")
+
+
+def whole(x: Value) -> Slice:
+    """Copy all of a tensor."""
+    rank = len(x.spec.shape)
+    return Slice(start=(0,) * rank, stop=x.spec.shape, step=(1,) * rank)
+
+
+def mixing(rng: np.random.Generator, channels: int) -> Conv2d:
+    """Convolve 1 x 1, which reads the sign of every value."""
+    by = Multiplier(
+        accu_right_shift=np.zeros(1, np.int32),
+        output_scale=np.full(1, 2**14, np.int32),
+        output_right_shift=np.full(1, 20, np.int32),
+    )
+    return Conv2d(weight=random_integers(rng, (5, 1, 1, channels)), multiplier=by)
 
 
 def recorded(march: str) -> Iterator[tuple[str, Kernel, list[IntArray], IntArray]]:

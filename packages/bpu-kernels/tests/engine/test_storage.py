@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bpu_kernels import March, Program, ProgramBuilder, Value
-from bpu_kernels.engine.storage import ARENA, Buffer, pack, place
+from bpu_kernels.engine.storage import ARENA, Buffer, Placed, pack, place
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.elementwise import Relu
@@ -60,12 +61,12 @@ def test_tensors_that_somebody_still_reads_are_never_written_over(seed: int, mar
         assert {owner[cell] for cell in cells(storage.placed[name]) if cell in owner} <= inputs | holders(program, name)
 
 
-def cells(placed: object) -> set[tuple[int, int, int]]:
+def cells(placed: Placed) -> set[tuple[int, int, int]]:
     """Return the bytes of a tensor as (space, index, address)."""
-    strides, spec = placed.strides, placed.spec  # type: ignore[attr-defined]
-    grid = sum(np.meshgrid(*(np.arange(n) * s for n, s in zip(spec.shape, strides, strict=True)), indexing="ij"))
-    offset = placed.offset  # type: ignore[attr-defined]
-    return {(placed.space, placed.index, offset + int(at)) for at in np.ravel(grid)}  # type: ignore[attr-defined]
+    size = placed.spec.dtype.bits // 8
+    steps = (np.arange(n) * s * size for n, s in zip(placed.spec.shape, placed.strides, strict=True))
+    grid: Any = sum(np.meshgrid(*steps, np.arange(size), indexing="ij"))
+    return {(placed.space, placed.index, placed.offset + int(at)) for at in np.ravel(grid)}
 
 
 def holders(program: Program, name: str) -> set[str]:

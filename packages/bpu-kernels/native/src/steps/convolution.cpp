@@ -43,6 +43,7 @@ class DirectConvolution final : public Step {
         }
       }
     }
+    given_.drop_weight();
   }
 
   void accumulate(const Frame& frame, int64_t position, std::vector<int32_t>& x, std::vector<int64_t>& acc) const {

@@ -20,6 +20,7 @@ class DepthwiseConvolution final : public Step {
     if (given_.positive && layout.block > 0) {
       positive_ = arranged<int8_t>(layout.block, layout.group, layout.order, channels / layout.block);
     }
+    given_.drop_weight();
   }
 
   // A unit is a line of the output.

@@ -35,7 +35,7 @@ class GemmConvolution final : public Step {
  public:
   GemmConvolution(const Convolution& given, const GemmKernel& kernel, std::vector<Columns> groups)
       : given_(given), kernel_(kernel), groups_(std::move(groups)) {
-    given_.weight.clear();
+    given_.drop_weight();
     depth_ = given_.taps() * given_.inputs_per_group();
     stride_ = divide_up(depth_, kernel_.step) * kernel_.step * element();
     panels_ = divide_up(given_.out.channels() / given_.groups, kPanel);

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from ..program import Program
     from ..run import Progress
 
-__all__ = ["native_available", "native_library", "run_native", "why_unavailable"]
+__all__ = ["forget_plans", "native_available", "native_library", "run_native", "why_unavailable"]
+
+_KEPT = 3
+"""So many sets of wanted tensors, and instruction sets, have a plan at a time."""
 
 _plans: WeakKeyDictionary[Program, dict[tuple[frozenset[str], int], Plan]] = WeakKeyDictionary()
 
@@ -47,12 +50,18 @@ def native_library() -> ctypes.CDLL | None:
     return library if not isinstance(library, str) and native_available() else None
 
 
+def forget_plans(program: Program) -> None:
+    """Drop what was made of a Program, whose arrays may have changed."""
+    _plans.pop(program, None)
+
+
 def run_native(
     program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
 ) -> dict[str, IntArray]:
     """Run on the engine; it must be available.
 
-    The plan is kept as long as the Program: after a change to an array of a kernel, make a new Program.
+    The latest plans are kept as long as the Program. After a change to an array of a kernel ``Program.validate`` drops
+    them.
     """
     library, isa = load_library(), isa_wanted()
     assert not isinstance(library, str)
@@ -60,4 +69,6 @@ def run_native(
     key = (frozenset(wanted), isa)
     if key not in plans:
         plans[key] = Plan(program, sorted(wanted), library, isa)
+        for oldest in list(plans)[:-_KEPT]:  # each holds a copy of all parameters
+            del plans[oldest]
     return plans[key].run(program.nodes, inputs, progress)

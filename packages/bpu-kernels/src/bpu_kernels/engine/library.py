@@ -11,7 +11,7 @@ from .settings import library_wanted
 
 __all__ = ["VERSION", "load_library"]
 
-VERSION = 2
+VERSION = 3
 """Of the words of a plan; a library of another version is not used."""
 
 FILE_NAMES = ("libbpu_engine.so", "libbpu_engine.dylib", "bpu_engine.dll")
@@ -22,10 +22,10 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "bpu_plan_create": (c_void_p, [c_void_p, c_int64, c_void_p, c_int64, c_int32, c_char_p, c_int64]),
     "bpu_plan_run": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int32]),
     "bpu_plan_destroy": (None, [c_void_p]),
-    "bpu_layer_range": (None, [c_void_p, c_void_p, c_void_p, c_int32]),
-    "bpu_layer_output": (None, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
-    "bpu_quantize_rows": (None, [c_void_p, c_int64, c_int64, c_void_p, c_float, c_float, *[c_void_p] * 5, c_int32]),
-    "bpu_masked_gradient": (None, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int32]),
+    "bpu_layer_range": (c_int32, [c_void_p, c_void_p, c_void_p, c_int32]),
+    "bpu_layer_output": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
+    "bpu_quantize_rows": (c_int32, [c_void_p, c_int64, c_int64, c_void_p, c_float, c_float, *[c_void_p] * 5, c_int32]),
+    "bpu_masked_gradient": (c_int32, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int32]),
 }
 """Functions of native/src/engine.h: what they return and take."""
 

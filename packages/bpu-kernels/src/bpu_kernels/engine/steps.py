@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import QuantDType, qint8
-from ..fixed_point import compensation, half, wrap32
+from ..fixed_point import compensation, half
 from ..kernel import IntArray, Kernel
 from ..march import MarchRow
 from ..ops.concat import Concat
@@ -71,7 +71,7 @@ class Context:
 def _bias(kernel: Convolution | ConvTranspose2d | Linear) -> Any:
     if kernel.bias is None:
         return 0
-    return wrap32(kernel.bias.bias.astype(np.int64) << kernel.bias.bias_left_shift)
+    return kernel.bias.shifted()
 
 
 def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ def finish(
 ) -> IntArray:
     """Turn an accumulator (..., C) into the output: bias (5), residual (6), requantization (1) or (2), ReLU (3)."""
     if bias is not None:
-        acc = acc + wrap32(bias.bias.astype(np.int64) << bias.bias_left_shift)
+        acc = acc + bias.shifted()
     if addend is not None:
         assert residual is not None
         term = addend.astype(np.int64) * residual.sumin_scale

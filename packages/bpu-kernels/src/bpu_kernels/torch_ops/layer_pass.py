@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..engine.backend import native_library
 from ..errors import ArgumentError
-from ..fixed_point import Multiplier, half, wrap32
+from ..fixed_point import Multiplier, half
 from ..march import MarchRow
 from ..multiplier import Bias, ResidualScale
 
@@ -47,10 +47,10 @@ def has_passes(*tensors: Tensor) -> bool:
     return fit and native_library() is not None
 
 
-def _library() -> ctypes.CDLL:
-    library = native_library()
-    assert library is not None
-    return library
+def _pass(name: str, *arguments: Any) -> None:
+    """Run a function of the library on the threads that torch uses."""
+    if getattr(native_library(), name)(*arguments, torch.get_num_threads()):
+        raise MemoryError("the native engine ran out of memory")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ class Bits:
         """Return the gradient where its bit is 1, and 0 elsewhere."""
         given = gradient.contiguous(memory_format=self.format)
         out = given if in_place else torch.empty_like(given)
-        _library().bpu_masked_gradient(
-            given.data_ptr(), self.packed.data_ptr(), self.rows, self.length, out.data_ptr(), torch.get_num_threads()
-        )
+        _pass("bpu_masked_gradient", given.data_ptr(), self.packed.data_ptr(), self.rows, self.length, out.data_ptr())
         return out
 
 
@@ -98,9 +96,9 @@ def quantize_rows(x: Tensor, scale: Tensor, low: int, high: int) -> Quantized:
     sums, clipped = np.empty(rows, np.float64), np.empty(rows, np.int64)
     bits, scales = _empty_bits(rows, length, torch.contiguous_format), scale.expand(rows).contiguous()
     pointers = [steps.data_ptr(), values.data_ptr(), sums.ctypes.data, bits.packed.data_ptr(), clipped.ctypes.data]
-    _library().bpu_quantize_rows(
-        x.data_ptr(), rows, length, scales.data_ptr(), low, high, *pointers, torch.get_num_threads()
-    )
+    _pass("bpu_quantize_rows", x.data_ptr(), rows, length, scales.data_ptr(), low, high, *pointers)
+    if np.isnan(sums).any():
+        raise ArgumentError(f"row {int(np.isnan(sums).argmax())} of the weights holds NaN, which has no integer")
     return Quantized(steps, values, sums, bits if clipped.any() else None)
 
 
@@ -113,13 +111,6 @@ def _layout(acc: Tensor, channel_axis: int) -> tuple[int, int, int, torch.memory
     if acc.dim() == 4 and channel_axis == 1 and acc.is_contiguous(memory_format=torch.channels_last):
         return acc.numel() // channels, channels, 1, torch.channels_last
     return None
-
-
-def _before(bias: Bias | None) -> Any:
-    """Return what is added to an accumulator (5)."""
-    if bias is None:
-        return 0
-    return wrap32(np.asarray(bias.bias, np.int64) << np.asarray(bias.bias_left_shift, np.int64))
 
 
 class LayerPass:
@@ -166,12 +157,20 @@ class LayerPass:
             None if each is None else each.data_ptr() for each in self._residual
         )
 
+    def _expect_reals(self) -> None:
+        """Raise unless everything is there that real outputs are computed from; the library reads it unasked."""
+        steps, values = self._residual
+        sizes = [0 if each is None else each.size for each in self._real]
+        if sizes != [self._layer.channels] * 2 or (steps is None) != (values is None):
+            raise ArgumentError(
+                f"expected unit, bias (and residual) in real values for {self._layer.channels} channels"
+            )
+
     def extremes(self) -> Tensor:
         """Return the smallest and the largest real output, float32 [2]."""
         found = torch.empty(2)
-        _library().bpu_layer_range(
-            ctypes.addressof(self._layer), self.acc.data_ptr(), found.data_ptr(), torch.get_num_threads()
-        )
+        self._expect_reals()
+        _pass("bpu_layer_range", ctypes.addressof(self._layer), self.acc.data_ptr(), found.data_ptr())
         return found
 
     def output(
@@ -199,10 +198,14 @@ class LayerPass:
             passing: real values between which the gradient passes; None: it is not needed.
         """
         layer, channels = self._layer, self._layer.channels
+        if (residual is None) != (self._residual[0] is None):
+            raise ArgumentError("expected a residual and its scales, or neither")
+        if passing is not None:
+            self._expect_reals()
         right = np.asarray(multiplier.output_right_shift)
         rounding = half(right, np) if row.rounds else np.zeros_like(right)
         arrays: dict[str, Any] = {
-            "before": _before(bias),
+            "before": 0 if bias is None else bias.shifted(),
             "accu": multiplier.accu_right_shift,
             "scale": multiplier.output_scale,
             "rounding": rounding,
@@ -224,12 +227,12 @@ class LayerPass:
         if passing is not None:
             rows = layer.outer if layer.inner == 1 else layer.outer * channels
             bits = _empty_bits(rows, channels if layer.inner == 1 else layer.inner, self.format)
-        _library().bpu_layer_output(
+        _pass(
+            "bpu_layer_output",
             ctypes.addressof(layer),
             self.acc.data_ptr(),
             steps.data_ptr(),
             None if values is None else values.data_ptr(),
             None if bits is None else bits.packed.data_ptr(),
-            torch.get_num_threads(),
         )
         return steps, values, bits

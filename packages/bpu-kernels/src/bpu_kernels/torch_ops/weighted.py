@@ -174,8 +174,7 @@ def finish(
     by = {name: _along_channels(value.to(number), kernel, acc) for name, value in vars(kernel.multiplier).items()}
     acc = acc.to(number)
     if kernel.bias is not None:
-        term = kernel.bias.bias.long() << kernel.bias.bias_left_shift.long()
-        acc = acc + _along_channels(wrap32(term).to(number), kernel, acc)
+        acc = acc + _along_channels(kernel.bias.shifted().to(number), kernel, acc)
     if addend is not None:
         assert kernel.residual is not None
         scale = _along_channels(kernel.residual.sumin_scale.to(number), kernel, acc)
