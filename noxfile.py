@@ -120,6 +120,13 @@ def hbdk(session: nox.Session) -> None:
     session.run("pytest", "-m", "hbdk", *(session.posargs or ["-n", "2"]), env=environment)
 
 
+@nox.session(default=False)
+def sanitizers(session: nox.Session) -> None:
+    """Build the native engine with AddressSanitizer and UBSan, and run the tests of its integers on it."""
+    session.install(TORCH, *group("test"), "cmake", "ninja", *editable())
+    session.run("pytest", "-m", "sanitizer", "packages/bpu-kernels/tests/engine/test_sanitizers.py")
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the main job on real data: MNIST by default; ``-- imagenet`` takes a pretrained EfficientNet-Lite0."""

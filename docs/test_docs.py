@@ -28,7 +28,8 @@ from bpu_qat_nn import OPS
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 FOLDERS = (DOCS, DOCS / "guides", DOCS / "decisions")
-PAGES = [ROOT / "CONTRIBUTING.md", *sorted(path for folder in FOLDERS for path in folder.glob("*.md"))]
+PACKAGES = sorted(ROOT.glob("packages/*/README.md"))
+PAGES = [ROOT / "CONTRIBUTING.md", *PACKAGES, *sorted(path for folder in FOLDERS for path in folder.glob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\n*```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -23,6 +23,7 @@ from bpu_qconfig import (
     Observer,
     PercentileObserver,
     PerChannelMinMaxObserver,
+    synchronize_observers,
 )
 
 OBSERVERS: dict[str, type[Observer]] = {
@@ -61,8 +62,9 @@ def observe_all(rank: int) -> dict[str, torch.Tensor]:
 def start_learning(rank: int) -> dict[str, torch.Tensor]:
     """The start values of LSQ, and the scales of a plain quantizer under DDP."""
     learned = LearnableFakeQuantize()
-    plain = FakeQuantize(is_sync_quantize=True)
+    plain = FakeQuantize()
     model = DistributedDataParallel(torch.nn.Sequential(torch.nn.Linear(500, 4), learned, plain))
+    synchronize_observers(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for batch in batches(rank):
         optimizer.zero_grad()

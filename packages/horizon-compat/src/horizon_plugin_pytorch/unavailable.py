@@ -12,10 +12,6 @@ from .errors import NotAvailableError, NotImportableError
 
 __all__ = ["UNAVAILABLE", "explain_missing"]
 
-_LOWER = (
-    "bpu_deploy_tools.lower(quantized_model, example_inputs) holds the whole model to the march and returns a Program, "
-    "which bpu_kernels runs"
-)
 _ONNX = "onnx_helper.export_to_onnx registers nothing and needs nothing registered"
 _EAGER_CALIBRATION = (
     "use prepare_qat_fx with a calibration qconfig, then model.eval() and "
@@ -82,7 +78,7 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
         "DetectionPostProcess": _OUTSIDE,
         "DetectionPostProcessV1": _OUTSIDE,
         "GridSample": _FLOAT,
-        "LayerNorm": _FLOAT,
+        "LayerNorm": "use torch.nn.LayerNorm, which is quantized",
         "MultiScaleRoIAlign": _OUTSIDE,
         "PointPillarsScatter": _OUTSIDE,
         "RcnnPostProcess": _OUTSIDE,
