@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.pool import QATAvgPool2d as AvgPool2d
+from bpu_qat_nn.qat import AvgPool2d as AvgPool2d
 
 __all__ = ["AvgPool2d"]

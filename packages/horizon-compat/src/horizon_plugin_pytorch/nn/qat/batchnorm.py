@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.batch_norm import QATBatchNorm2d as BatchNorm2d
+from bpu_qat_nn.qat import BatchNorm2d as BatchNorm2d
 
 __all__ = ["BatchNorm2d"]

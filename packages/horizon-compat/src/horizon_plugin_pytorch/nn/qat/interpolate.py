@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.resize import QATInterpolate as Interpolate
+from bpu_qat_nn.qat import Interpolate as Interpolate
 
 __all__ = ["Interpolate"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.stubs import QATDeQuantStub as DeQuantStub
-from bpu_qat_nn.ops.stubs import QATQuantStub as QuantStub
+from bpu_qat_nn.qat import DeQuantStub as DeQuantStub
+from bpu_qat_nn.qat import QuantStub as QuantStub
 
 __all__ = ["DeQuantStub", "QuantStub"]

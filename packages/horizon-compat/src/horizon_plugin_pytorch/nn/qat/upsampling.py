@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.resize import QATInterpolate as Upsample
-from bpu_qat_nn.ops.resize import QATInterpolate as UpsamplingBilinear2d
+from bpu_qat_nn.qat import Interpolate as Upsample
+from bpu_qat_nn.qat import Interpolate as UpsamplingBilinear2d
 
 __all__ = ["Upsample", "UpsamplingBilinear2d"]

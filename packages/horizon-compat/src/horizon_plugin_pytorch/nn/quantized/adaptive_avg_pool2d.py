@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.pool import QuantizedAdaptiveAvgPool2d as AdaptiveAvgPool2d
+from bpu_qat_nn.quantized import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 
 __all__ = ["AdaptiveAvgPool2d"]

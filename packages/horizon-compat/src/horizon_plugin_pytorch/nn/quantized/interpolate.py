@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.resize import QuantizedInterpolate as Interpolate
+from bpu_qat_nn.quantized import Interpolate as Interpolate
 
 __all__ = ["Interpolate"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.stubs import QuantizedDeQuantStub as DeQuantize
-from bpu_qat_nn.ops.stubs import QuantizedQuantStub as Quantize
+from bpu_qat_nn.quantized import DeQuantize as DeQuantize
+from bpu_qat_nn.quantized import Quantize as Quantize
 
 __all__ = ["DeQuantize", "Quantize"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.clip import QuantizedClip as ReLU
+from bpu_qat_nn.quantized import Clip as ReLU
 
 __all__ = ["ReLU"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bpu_qat_nn.ops.table import QuantizedTable as SegmentLUT
+from bpu_qat_nn.quantized import Table as SegmentLUT
 
 __all__ = ["SegmentLUT"]
