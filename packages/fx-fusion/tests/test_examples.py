@@ -141,3 +141,32 @@ def test_examples_that_the_forward_does_not_take_are_refused() -> None:
 def test_examples_may_be_given_by_name() -> None:
     gm = fuse_fx(Calls(by_a_condition), example_inputs={"x": torch.randn(2, 4, 6, 5)})
     assert gm(torch.ones(1, 4, 6, 5)).max() == 2
+
+
+def test_what_is_written_to_later_is_made_in_every_call() -> None:
+    model = Calls(lambda x: x * x.new_empty(x.shape[0], 1).bernoulli_(0.5))
+    gm = fuse_fx(model, example_inputs=torch.ones(64, 2))
+    x = torch.ones(64, 2)
+    assert not torch.equal(gm(x), gm(x))
+
+
+def test_a_new_tensor_of_the_size_of_the_batch_fixes_the_batch_everywhere() -> None:
+    model = Calls(lambda x: torch.cat([x.new_zeros(x.shape[0], 1), x.reshape(x.shape[0], -1)], 1))
+    gm = fuse_fx(model, example_inputs=torch.ones(2, 3, 4))
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(gm(x), model(x))
+    assert not [node for node in gm.graph.nodes if node.target == "size"]
+
+
+def test_a_new_tensor_lies_where_the_example_lies() -> None:
+    examples = fuse_fx(Calls(lambda x: x + x.new_ones(2, 3)), example_inputs=torch.empty(4, 2, 3, device="meta"))
+    assert [buffer.device.type for buffer in examples.buffers()] == ["meta"]
+
+
+@pytest.mark.filterwarnings("ignore:The use of `x.T` on tensors of dimension")
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4)], ids=str)
+def test_transposes_are_those_of_torch(shape: tuple[int, ...]) -> None:
+    for model in (Calls(lambda x: x.T * 1.0), Calls(lambda x: x.mT * 1.0)):
+        gm = fuse_fx(model, example_inputs=torch.ones(shape))
+        x = torch.randn(shape)
+        assert torch.equal(gm(x), model(x))

@@ -353,3 +353,24 @@ def test_calls_of_float_functional_are_not_replaced_again() -> None:
     assert calls(gm) == ["plus.add"]
     functional_to_module(gm)
     assert calls(gm) == ["plus.add"]
+
+
+VECTOR_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "norm": lambda x: torch.norm(x, 2, 1),
+    "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True),
+    "vector_norm with an order": lambda x: torch.linalg.vector_norm(x, ord=2, dim=1),
+    "linalg.norm without an order": lambda x: torch.linalg.norm(x, dim=(2, 3)),
+}
+OTHER_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "spectral norm": lambda x: torch.linalg.norm(x, 2, (2, 3)),
+    "sum of magnitudes": lambda x: torch.linalg.vector_norm(x, ord=1, dim=1),
+}
+
+
+@pytest.mark.parametrize("name", [*VECTOR_NORMS, *OTHER_NORMS])
+def test_only_euclidean_lengths_become_modules_of_length(name: str) -> None:
+    model = Calls(lambda x, y: {**VECTOR_NORMS, **OTHER_NORMS}[name](x))
+    gm = fuse_fx(model)
+    x, y = inputs()
+    torch.testing.assert_close(gm(x, y), model(x, y))
+    assert ("_generated_norm_0" in calls(gm)) == (name in VECTOR_NORMS)

@@ -161,3 +161,17 @@ def test_float_model_is_left_alone_by_prepare_calibration_and_training() -> None
         assert [module.training for module in net.modules()] == flags
         stem: Any = net.stem
         assert type(stem[0]) is nn.Conv2d
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["copy", "inplace"])
+def test_conversion_leaves_the_float_model_alone(inplace: bool) -> None:
+    model: Any = CASE.model()
+    model.spare = nn.Linear(3, 3)
+    model.spare.qconfig = None
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    observed = prepared(model, "bayes")
+    calibrate(observed, CASE.shapes)
+    convert_fx(observed, inplace=inplace)
+    assert all(torch.equal(parameter, before.pop(name)) for name, parameter in model.named_parameters())
+    assert not before
+    assert model.spare.qconfig is None

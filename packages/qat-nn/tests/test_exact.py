@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from bpu_kernels.march import March, march_row
 from bpu_qat_nn import OPS, QATMode, qat_mode_scope
 from bpu_qat_nn.testing import CASES, NETS, assert_exact, calibrate, prepared, real_inputs, train_steps
-from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig
+from bpu_qconfig import FakeQuantState, default_qat_out_8bit_fake_quant_qconfig, set_fake_quantize
 
 # BAYES_E repeats the row of BAYES (tested below), so its operators would repeat the same tests; the nets cover it.
 OPERATORS = [
@@ -40,6 +41,18 @@ def test_validation_equals_converted_for_operator(name: str, march: March, bits:
     assert_exact(model, real_inputs(case.shapes, seed=7))
     train_steps(model, case.shapes)
     assert_exact(model, real_inputs(case.shapes, seed=8))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_calibration_computes_the_float_model(name: str) -> None:
+    case = CASES[name]
+    model = case.model()
+    march = March.BAYES if March.BAYES in case.marches else case.marches[0]
+    observed = prepared(model, march).eval()
+    set_fake_quantize(observed, FakeQuantState.CALIBRATION)
+    inputs = real_inputs(case.shapes, seed=7)
+    with torch.no_grad():
+        torch.testing.assert_close(observed(*inputs), model(*inputs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "march", "mode"), WHOLE_NETS)

@@ -12,6 +12,7 @@ from bpu_qat_nn import ArgumentError, DeQuantStub, QuantStub, prepare_qat_fx
 from bpu_qat_nn.passes import choose_int16
 from bpu_qat_nn.passes.forward import evaluated
 from bpu_qat_nn.testing import assert_exact, calibrate, real_inputs
+from bpu_qat_nn.testing.case import Between
 from bpu_qconfig import (
     default_qat_8bit_fake_quant_qconfig,
     default_qat_out_8bit_fake_quant_qconfig,
@@ -110,3 +111,20 @@ def test_arguments_are_checked() -> None:
         choose_int16(net(), QCONFIG, batches(), budget=-1)
     with pytest.raises(ArgumentError, match="at least one"):
         choose_int16(net(), QCONFIG, [])
+
+
+OTHERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "layers along one axis": (nn.Sequential(nn.Conv1d(4, 4, 3), nn.ReLU(), nn.Conv1d(4, 4, 3)), (2, 4, 9)),
+    "a composite": (nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6)), (2, 4, 6)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_choice_looks_at_the_model_that_is_prepared(name: str) -> None:
+    body, shape = OTHERS[name]
+    with march_scope("bayes"):
+        choice = choose_int16(
+            Between(body).eval(), {"": default_qat_8bit_fake_quant_qconfig}, real_inputs((shape,), 0), budget=5.0
+        )
+    assert "quant" in [each.path for each in choice.raised]
+    assert not [each for each in (*choice.raised, *choice.left) if "integer form" in each.reason]

@@ -300,3 +300,46 @@ def test_batch_norm_kept_in_training_follows_quantized_layers() -> None:
 def test_model_without_batch_norm_is_refused() -> None:
     with pytest.raises(ArgumentError, match="no BatchNorm"):
         reestimate_batch_norm(calibrated(), batches())
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and one of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.second.weight = self.first.weight
+        self.last = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dequant(self.last(self.second(torch.relu(self.first(self.quant(x))))))
+        return y
+
+
+def test_passes_leave_layers_alone_that_share_their_weights() -> None:
+    torch.manual_seed(0)
+    model = prepared(Tied().eval(), March.BAYES)
+    x = torch.randn(2, 4, 8, 8) * torch.tensor([1.0, 5.0, 0.2, 3.0]).reshape(1, 4, 1, 1)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert equalize(model, [x]) == []
+    calibrate(model, ((2, 4, 8, 8),))
+    assert [each.path for each in correct_bias(model, [x])] == ["last"]
+    assert [each.path for each in round_weights(model, [x])] == ["last"]
+    for name, parameter in model.named_parameters():
+        assert name.startswith("last") or torch.equal(parameter, before[name])
+
+
+def test_batch_norm_statistics_are_as_before_where_a_batch_fails() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(4))
+    nn.init.normal_(model[0].get_buffer("running_mean"))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def failing() -> Any:
+        yield torch.randn(2, 4, 3, 3)
+        raise RuntimeError("no more data")
+
+    for given, error in ((failing(), RuntimeError), ([], ArgumentError)):
+        with pytest.raises(error):
+            reestimate_batch_norm(model, given)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())

@@ -97,11 +97,12 @@ from .graph_module import GraphModuleWithAttr, copy_attributes
 from .handlers import ConvBNAddedReLUFusion, ConvBNAddReLUFusion, FusionContext, FusionHandler
 from .leaf import is_registered_leaf, register_leaf_module
 from .match import Match
-from .one_dimensional import one_dimensional_to_two
+from .one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
 from .pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
 from .report import Fused, FusionReport, KeptFunction, NotFused
 from .structure import copy_structure, replace_module, shallow_copy
 from .tensor_flow import non_tensors
+from .torch_ao import torch_ao_class
 from .tracer import Tracer, trace
 from .wrap import wrap
 
@@ -210,6 +211,7 @@ __all__ = [
     "UsageError",
     "VectorNorm",
     "WrapError",
+    "batch_norm_of_maps",
     "copy_attributes",
     "copy_structure",
     "fold_batch_norm",
@@ -225,6 +227,8 @@ __all__ = [
     "register_leaf_module",
     "replace_module",
     "shallow_copy",
+    "torch_ao_class",
     "trace",
+    "type_as_written",
     "wrap",
 ]

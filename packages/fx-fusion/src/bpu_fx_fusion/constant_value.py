@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from .graph import attribute_of
+
 __all__ = ["constant_value"]
 
 
@@ -25,7 +27,7 @@ def constant_value(root: nn.Module, value: Any) -> Any:
     if not isinstance(value, Node):
         return value
     if value.op == "get_attr":
-        return _attribute(root, str(value.target))
+        return attribute_of(root, str(value.target))
     order = _sources(value)
     if order is None:
         return None
@@ -57,17 +59,10 @@ def _sources(node: Node) -> list[Node] | None:
 
 def _evaluate(root: nn.Module, node: Node, known: dict[Node, Any]) -> Any:
     if node.op == "get_attr":
-        return _attribute(root, str(node.target))
+        return attribute_of(root, str(node.target))
     args = map_arg(node.args, known.__getitem__)
     kwargs = map_arg(node.kwargs, known.__getitem__)
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     assert callable(node.target)
     return node.target(*args, **kwargs)
-
-
-def _attribute(root: nn.Module, path: str) -> Any:
-    found: Any = root
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    return found

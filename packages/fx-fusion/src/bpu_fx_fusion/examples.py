@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node, Proxy
 from torch.fx.node import map_aggregate
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from .errors import ConfigError
+from .errors import ConfigError, TraceError
+from .graph import attribute_of
 
 __all__ = ["UNKNOWN", "ExampleProxy", "Examples"]
 
@@ -25,8 +27,8 @@ _FACTS: Final = frozenset({"ndim", "dtype", "device", "layout", "is_cuda", "requ
 """Attributes of tensors that are answered at once."""
 
 
-_FILLED: Final = frozenset({"new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"})
-"""Methods of tensors that make others without looking at the values."""
+_FILLED: Final = frozenset({"new_zeros", "new_ones", "new_full", "new_tensor"})
+"""Methods of tensors that make others without looking at the values; what new_empty makes is written to later."""
 
 
 class Examples:
@@ -71,7 +73,9 @@ class Examples:
         self.evaluating = True
         try:
             with torch.no_grad(), self._mode:
-                self._values[node] = self._evaluate(node, args, kwargs, root)
+                value = self._values[node] = self._evaluate(node, args, kwargs, root)
+            if isinstance(value, Tensor):
+                node.meta["example_shape"] = tuple(value.shape)
         except Exception:  # whatever keeps a fake tensor from it: then the value stays unknown
             return
         finally:
@@ -82,7 +86,7 @@ class Examples:
         if node.op == "placeholder":
             return self.inputs.get(str(target).lstrip("*"), UNKNOWN)
         if node.op == "get_attr":
-            return self._fake(_attribute(root, target))
+            return self._fake(attribute_of(root, target))
         if node.op == "call_function":
             return target(*args, **kwargs)
         if node.op == "call_method":
@@ -117,13 +121,6 @@ def _contains_unknown(given: Any) -> bool:
     return found
 
 
-def _attribute(root: nn.Module, path: str) -> Any:
-    found: Any = root
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
-
-
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Switch training off for a while: batch statistics would be updated."""
@@ -137,14 +134,16 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             each.training = training
 
 
-def _filled(name: str, dtype: torch.dtype, args: Any, kwargs: Any) -> Tensor:
-    """Return the tensor that x.new_zeros and its like give; it does not depend on x."""
-    made: Tensor = getattr(torch.empty(0, dtype=dtype), name)(*tree_map(_size, args), **tree_map(_size, kwargs))
+def _filled(name: str, example: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return the tensor that x.new_zeros and its like give; it does not depend on x.
+
+    Raises:
+        TraceError: Its size depends on the batch. The tracer then fixes the batch.
+    """
+    if any(isinstance(value, Proxy) for value in tree_leaves((args, kwargs))):
+        raise TraceError(f"{name} makes a tensor whose size depends on the batch.")
+    made: Tensor = getattr(torch.empty(0, dtype=example.dtype, device=example.device), name)(*args, **kwargs)
     return made
-
-
-def _size(value: Any) -> Any:
-    return int(value) if isinstance(value, ExampleProxy) else value
 
 
 class Shape(tuple[Any, ...]):
@@ -181,10 +180,10 @@ class ExampleProxy(Proxy):
                 return lambda dim=None: self._shape() if dim is None else self._shape()[dim]
             if name in ("dim", "ndimension"):
                 return example.dim
-            if name in ("T", "mT"):
+            if name == "mT" or (name == "T" and example.dim() == 2):
                 return self.transpose(-2, -1)
             if name in _FILLED:
-                return lambda *args, **kwargs: _filled(name, example.dtype, args, kwargs)
+                return partial(_filled, name, example)
         return super().__getattr__(name)
 
     def _shape(self) -> Shape:

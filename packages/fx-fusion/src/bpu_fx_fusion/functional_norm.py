@@ -32,27 +32,45 @@ NORM_MODULES: Final[Mapping[str, type[nn.Module]]] = {
 """Function of torch.nn.functional -> the module that it becomes."""
 
 
-def _batch_norm(given: Mapping[str, Any], owner: nn.Module) -> nn.Module:
-    kind = next((each for each in (nn.BatchNorm1d, nn.BatchNorm3d) if isinstance(owner, each)), nn.BatchNorm2d)
+Shape = tuple[int, ...] | None
+"""Of the input in the example, None if there is none."""
+
+_BATCH_NORMS: Final = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+_INSTANCE_NORMS: Final = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
+"""Number of axes of a batch -> module."""
+
+
+def _batch_norm(given: Mapping[str, Any], owner: nn.Module, shape: Shape) -> nn.Module:
+    # Without an example it is taken to be of maps; with another number of axes BatchNorm2d raises.
+    kind = _of_owner(_BATCH_NORMS, owner) or _BATCH_NORMS.get(len(shape or ()), nn.BatchNorm2d)
     made = kind(given["running_mean"].numel(), eps=given.get("eps", 1e-5), momentum=given.get("momentum", 0.1))
     return _with_tensors(made, given, (*_AFFINE, *_STATISTICS))
 
 
-def _instance_norm(given: Mapping[str, Any], owner: nn.Module) -> nn.Module:
-    features = given["weight"].numel() if given.get("weight") is not None else 1
-    return _with_tensors(nn.InstanceNorm2d(features, eps=given.get("eps", 1e-5), affine=True), given, _AFFINE)
+def _instance_norm(given: Mapping[str, Any], owner: nn.Module, shape: Shape) -> nn.Module | None:
+    kind = _of_owner(_INSTANCE_NORMS, owner) or _INSTANCE_NORMS.get(len(shape or ()))
+    if kind is None:
+        return None
+    features: Any = owner.num_features if isinstance(owner, kind) else (shape or ())[1]
+    affine = any(given.get(name) is not None for name in _AFFINE)
+    return _with_tensors(kind(features, eps=given.get("eps", 1e-5), affine=affine), given, _AFFINE)
 
 
-def _layer_norm(given: Mapping[str, Any], owner: nn.Module) -> nn.Module:
+def _of_owner(kinds: Mapping[int, Any], owner: nn.Module) -> Any:
+    """Return that of the modules which the one is whose forward calls the function."""
+    return next((kind for kind in kinds.values() if isinstance(owner, kind)), None)
+
+
+def _layer_norm(given: Mapping[str, Any], owner: nn.Module, shape: Shape) -> nn.Module:
     return _with_tensors(nn.LayerNorm(given["normalized_shape"], eps=given.get("eps", 1e-5)), given, _AFFINE)
 
 
-def _group_norm(given: Mapping[str, Any], owner: nn.Module) -> nn.Module:
+def _group_norm(given: Mapping[str, Any], owner: nn.Module, shape: Shape) -> nn.Module:
     features = given["weight"].numel() if given.get("weight") is not None else given["num_groups"]
     return _with_tensors(nn.GroupNorm(given["num_groups"], features, eps=given.get("eps", 1e-5)), given, _AFFINE)
 
 
-def _rms_norm(given: Mapping[str, Any], owner: nn.Module) -> nn.Module:
+def _rms_norm(given: Mapping[str, Any], owner: nn.Module, shape: Shape) -> nn.Module:
     return _with_tensors(nn.RMSNorm(given["normalized_shape"], eps=given.get("eps")), given, ("weight",))
 
 
@@ -67,11 +85,13 @@ def _with_tensors(made: nn.Module, given: Mapping[str, Any], names: tuple[str, .
     return made
 
 
-NORMS: Final[Mapping[str, Callable[[Mapping[str, Any], nn.Module], nn.Module]]] = {
+NORMS: Final[Mapping[str, Callable[[Mapping[str, Any], nn.Module, Shape], nn.Module | None]]] = {
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "rms_norm": _rms_norm,
 }
-"""Function -> makes the module of its arguments; the second argument is the module whose forward called it."""
+"""Function -> makes the module of its arguments, of the module whose forward called it, and of its input's shape.
+
+None where the module depends on the shape and that is not known."""

@@ -240,12 +240,14 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (F.normalize,): ModuleForm(
         op="normalize", module=fm.Normalize, parameters=("p", "dim", "eps"), only={"p": 2}, fixed={"out": None}
     ),
-    (torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm): ModuleForm(
-        op="norm",
-        module=fm.VectorNorm,
-        parameters=("p", "dim", "keepdim"),
-        only={"p": 2},
-        fixed={"out": None, "dtype": None},
+    (torch.norm, Tensor.norm): ModuleForm(
+        op="norm", module=fm.VectorNorm, parameters=("p", "dim", "keepdim"), only={"p": 2}, fixed=_NO_DTYPE
+    ),
+    (torch.linalg.vector_norm,): ModuleForm(
+        op="norm", module=fm.VectorNorm, parameters=("ord", "dim", "keepdim"), only={"ord": 2}, fixed=_NO_DTYPE
+    ),
+    (torch.linalg.norm,): ModuleForm(  # with an order and two axes it is the norm of a matrix
+        op="norm", module=fm.VectorNorm, parameters=("ord", "dim", "keepdim"), only={"ord": None}, fixed=_NO_DTYPE
     ),
     (F.glu,): ModuleForm(op="glu", module=nn.GLU, parameters=("dim",)),
     (F.scaled_dot_product_attention,): ModuleForm(

@@ -237,7 +237,10 @@ class _Replacement:
             self.keep("its training flag does not follow the model's")
         if recipe.op == "instance_norm" and not given.get("use_input_stats", True):
             self.keep("it does not normalize by its input's statistics")
-        return self.call_module(recipe.op, NORMS[recipe.op](given, self.owner_module), first)
+        made = NORMS[recipe.op](given, self.owner_module, self.node.meta.get("example_shape"))
+        if made is None:
+            self.keep("the number of its input's axes is not known without example inputs")
+        return self.call_module(recipe.op, made, first)
 
     def parameter(self, value: Any) -> nn.Parameter:
         """Return the parameter that a node reads, or one of what it computes from such; else keep the call."""

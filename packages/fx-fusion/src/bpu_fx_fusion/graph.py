@@ -52,3 +52,11 @@ def contains_node(value: Any) -> bool:
 
     map_arg(value, visit)
     return bool(found)
+
+
+def attribute_of(root: nn.Module, path: str) -> Any:
+    """Return what a `get_attr` node reads: a parameter, buffer or module; None if there is no such thing."""
+    found: Any = root
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found

@@ -11,7 +11,7 @@ from torch.fx import Node
 from .graph import owner_of
 from .graph_module import GraphModuleWithAttr
 
-__all__ = ["one_dimensional_to_two"]
+__all__ = ["batch_norm_of_maps", "one_dimensional_to_two", "type_as_written"]
 
 
 def _pair(value: Any, other: int) -> tuple[int, int]:
@@ -32,7 +32,8 @@ def _conv(layer: Any) -> nn.Module:
         layer.padding_mode,
         device="meta",
     )
-    made.weight, made.bias = nn.Parameter(layer.weight.detach().unsqueeze(-1).clone()), layer.bias
+    weight = layer.weight.detach().unsqueeze(-1).clone()
+    made.weight, made.bias = nn.Parameter(weight, requires_grad=layer.weight.requires_grad), layer.bias
     return made
 
 
@@ -61,11 +62,18 @@ _TWO_DIMENSIONAL: Final[Mapping[type[nn.Module], Callable[[Any], nn.Module]]] = 
 """Layer along one axis -> makes the layer in two dimensions. A convolution gets a weight of its own."""
 
 
-def _batch_norm(layer: Any) -> nn.Module:
+def batch_norm_of_maps(layer: Any) -> nn.Module:
+    """Return a BatchNorm2d with the very tensors of another BatchNorm."""
     made = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum)
     made._parameters.update(layer._parameters)
     made._buffers.update(layer._buffers)
-    return made
+    return made.train(layer.training)
+
+
+def type_as_written(module: nn.Module) -> type[nn.Module]:
+    """Return the type that a module had before `one_dimensional_to_two`."""
+    found: type[nn.Module] = vars(module).get("written_as", type(module))
+    return found
 
 
 def one_dimensional_to_two(gm: GraphModuleWithAttr) -> bool:
@@ -82,12 +90,12 @@ def one_dimensional_to_two(gm: GraphModuleWithAttr) -> bool:
     for node in list(gm.graph.nodes):
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         make = _TWO_DIMENSIONAL.get(type(layer)) if layer is not None else None
-        if type(layer) is nn.BatchNorm1d and node.args[0] in flattened:
-            make = _batch_norm
+        if type(layer) is nn.BatchNorm1d and _source(node) in flattened:
+            make = batch_norm_of_maps
         if layer is None or make is None:
             continue
         if id(layer) not in made:
-            made[id(layer)] = make(layer).train(layer.training)
+            made[id(layer)] = _in_place_of(layer, make(layer))
         flattened[_replace(gm, node, made[id(layer)], flattened)] = node
     for squeezed in reversed(flattened):
         if not squeezed.users:
@@ -96,18 +104,30 @@ def one_dimensional_to_two(gm: GraphModuleWithAttr) -> bool:
     return bool(made)
 
 
+def _source(node: Node) -> Any:
+    return node.args[0] if node.args else node.kwargs["input"]
+
+
+def _in_place_of(layer: nn.Module, made: nn.Module) -> nn.Module:
+    """Give a module what the user set on the layer whose place it takes."""
+    vars(made)["written_as"] = type(layer)
+    if hasattr(layer, "qconfig"):
+        vars(made)["qconfig"] = layer.qconfig
+    return made.train(layer.training)
+
+
 def _replace(gm: GraphModuleWithAttr, node: Node, layer: nn.Module, flattened: Mapping[Node, Node]) -> Node:
     """Put the layer in place; return the node that gives what the old layer gave."""
     parent, _, name = str(node.target).rpartition(".")
     setattr(gm.get_submodule(parent), name, layer)
-    source: Any = node.args[0]
+    source = _source(node)
     with gm.graph.inserting_before(node):
         unsqueezed = flattened.get(source) or gm.graph.call_method("unsqueeze", (source, -1))
     with gm.graph.inserting_after(node):
         squeezed = gm.graph.call_method("squeeze", (node, -1))
     node.replace_all_uses_with(squeezed)
     squeezed.args = (node, -1)
-    node.args = (unsqueezed, *node.args[1:])
+    node.args, node.kwargs = (unsqueezed,), {}
     for each in (unsqueezed, squeezed):
         each.meta.setdefault("owner", owner_of(node))
     return squeezed

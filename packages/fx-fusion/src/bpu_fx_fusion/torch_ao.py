@@ -10,28 +10,34 @@ from typing import Any
 
 from torch import nn
 
-_FLOAT_FUNCTIONAL = ("torch.ao.nn.quantized.modules.functional_modules", "FloatFunctional")
-_STUBS = {
-    ("torch.ao.quantization.stubs", "QuantStub"),
-    ("torch.ao.quantization.stubs", "DeQuantStub"),
+_CLASSES = {
+    ("torch.ao.quantization.stubs", "QuantStub"): "QuantStub",
+    ("torch.ao.quantization.stubs", "DeQuantStub"): "DeQuantStub",
+    ("torch.ao.nn.quantized.modules.functional_modules", "FloatFunctional"): "FloatFunctional",
 }
+"""Where a class was defined -> what it is called."""
+
+
+def torch_ao_class(module_type: type[nn.Module]) -> str | None:
+    """Return the name of a class if it is one of torch's own quantization."""
+    return _CLASSES.get(_defined_as(module_type))
 
 
 def is_float_functional(module: nn.Module) -> bool:
     """Tell whether a module is torch's FloatFunctional (`torch.nn.quantized.FloatFunctional`)."""
-    return _defined_as(type(module)) == _FLOAT_FUNCTIONAL
+    return torch_ao_class(type(module)) == "FloatFunctional"
 
 
 def is_stub(module: nn.Module) -> bool:
     """Tell whether a module is torch's QuantStub or DeQuantStub, which tracing keeps as one node."""
-    return _defined_as(type(module)) in _STUBS
+    return torch_ao_class(type(module)) in ("QuantStub", "DeQuantStub")
 
 
 def float_functional_method(function: Callable[..., Any]) -> str | None:
     """Return the method's name if a function is a method of torch's FloatFunctional, such as `FloatFunctional.add`."""
     module, qualified_name = _defined_as(function)
     owner, _, method = qualified_name.rpartition(".")
-    return method if (module, owner) == _FLOAT_FUNCTIONAL else None
+    return method if _CLASSES.get((module, owner)) == "FloatFunctional" else None
 
 
 def _defined_as(thing: Any) -> tuple[str, str]:

@@ -200,7 +200,7 @@ def _does_nothing(kind: str, target: Any, args: Any, kwargs: Any, examples: Exam
     if kind == "call_function" and target is torch._assert:
         condition = examples.of(args[0])
         return isinstance(condition, bool) and condition
-    if kind != "call_method" or target not in ("to", "float", "type", "type_as", "contiguous") or not args:
+    if kind != "call_method" or target not in ("to", "float", "type", "type_as") or not args:
         return False
     before = examples.of(args[0])
     wanted = [examples.of(each) for each in (*args[1:], *kwargs.values())]

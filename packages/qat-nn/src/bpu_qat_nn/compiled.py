@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
+from .derived import Derived
 from .errors import CaptureError
 from .plain import plain_module
 
@@ -21,10 +21,7 @@ __all__ = ["compiled_call"]
 
 Call = Callable[["QuantizedGraphModule", Any, Mapping[str, Any]], Any]
 
-_MOST_KEPT = 8
-"""So many shapes of inputs are kept for a model."""
-
-_PLAIN: weakref.WeakKeyDictionary[QuantizedGraphModule, dict[Any, GraphModule]] = weakref.WeakKeyDictionary()
+_PLAIN: weakref.WeakKeyDictionary[QuantizedGraphModule, Derived] = weakref.WeakKeyDictionary()
 
 
 def _compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -33,14 +30,8 @@ def _compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[s
         raise CaptureError(f"give inputs by position to a compiled model, got {', '.join(kwargs)} by name")
     shapes = tree_map(lambda x: (x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x, args)
     state = [*quantized.parameters(), *quantized.buffers()]
-    versions = tuple((id(tensor), tensor._version) for tensor in state)
-    key = (repr(shapes), versions, quantized.code)
-    kept = _PLAIN.setdefault(quantized, {})
-    if key not in kept:
-        kept[key] = plain_module(quantized, *args)
-        for old in list(kept)[:-_MOST_KEPT]:
-            del kept[old]
-    return kept[key](*args)
+    kept = _PLAIN.setdefault(quantized, Derived())
+    return kept.get(state, lambda: plain_module(quantized, *args), repr(shapes), quantized.code)(*args)
 
 
 _disable: Any = torch.compiler.disable

@@ -55,15 +55,13 @@ def convert_fx(
             f"{len(blind)} modules have never seen data, so their scales are unknown; run calibration batches through "
             f"the model, or load a calibrated state dict:\n{shown}"
         )
-    source: Any = graph_module if inplace else _with_own_modules(graph_module)
+    source: Any = graph_module if inplace else copy_structure(graph_module)
+    _own_leaves(source)
     quantized = QuantizedGraphModule(source, source.graph, type(graph_module).__name__)
     quantized.march = graph_module.march
-    made: dict[int, nn.Module] = {}
     with torch.no_grad():
-        for module in list(quantized.modules()):
-            if isinstance(module, QATModule) and id(module) not in made:
-                made[id(module)] = module.to_quantized().to(_device(module))
-                replace_module(quantized, module, made[id(module)])
+        for trained in outermost(quantized):
+            replace_module(quantized, trained, trained.to_quantized().to(_device(trained)))
     for module in quantized.modules():
         if hasattr(module, "qconfig"):
             del module.qconfig
@@ -72,13 +70,22 @@ def convert_fx(
     return quantized
 
 
-def _with_own_modules(gm: ObservedGraphModule) -> nn.Module:
-    """Return a copy whose modules can be edited; parameters and what becomes integers are shared with the original."""
-    copied = copy_structure(gm)
-    for module in list(copied.modules()):
-        if not module._modules and not isinstance(module, (QATModule, torch.jit.ScriptModule)):
-            replace_module(copied, module, shallow_copy(module))
-    return copied
+def _own_leaves(gm: nn.Module) -> None:
+    """Put copies in the place of leaves that are shared with the float model, so that they can be edited."""
+    for module in list(gm.modules()):
+        if module is not gm and not module._modules and not isinstance(module, (QATModule, torch.jit.ScriptModule)):
+            replace_module(gm, module, shallow_copy(module))
+
+
+def outermost(model: nn.Module) -> list[QATModule]:
+    """Return the QAT modules that are no parts of another, each once."""
+    found: list[QATModule] = []
+    parts: set[int] = set()
+    for module in model.modules():  # what is around a module comes before it
+        if isinstance(module, QATModule) and id(module) not in parts:
+            found.append(module)
+            parts.update(map(id, module.modules()))
+    return found
 
 
 def _drop_unread_parameters(gm: QuantizedGraphModule) -> None:

@@ -18,7 +18,7 @@ from bpu_fx_fusion import replace_module
 from bpu_kernels.march import MarchRow, march_row
 from bpu_qconfig import FakeQuantState, QConfig, as_qconfig, get_march, set_fake_quantize
 
-from .convert import is_blind
+from .convert import is_blind, outermost
 from .eager_fusion import expect_no_hooks
 from .errors import ArgumentError, ConvertError, PrepareError, Refusal
 from .flow import row_of
@@ -178,7 +178,7 @@ def convert(
         )
     converted = module if inplace else copy.deepcopy(module)
     with torch.no_grad():
-        for trained in [each for each in converted.modules() if isinstance(each, QATModule)]:
+        for trained in outermost(converted):
             device = next((t.device for t in (*trained.parameters(), *trained.buffers())), torch.device("cpu"))
             made = (mapping or {}).get(type(trained), type(trained).to_quantized)(trained)
             replace_module(converted, trained, made.to(device))

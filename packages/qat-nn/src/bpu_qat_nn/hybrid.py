@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
-from bpu_fx_fusion import FusedModule, GraphModuleWithAttr
+from bpu_fx_fusion import FusedModule, GraphModuleWithAttr, type_as_written
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import QConfig, QConfigMapping
 
@@ -78,7 +78,7 @@ class Chosen:
             if any(member == name or member.startswith(f"{name}.") for member in members):
                 return f"hybrid_dict names {name}"
         parts = [module, *module.children()] if isinstance(module, FusedModule) else [module]
-        named = next((type(part) for part in parts if type(part) in self.types), None)
+        named = next((kind for kind in map(type_as_written, parts) if kind in self.types), None)
         return None if named is None else f"hybrid_dict names the type {named.__name__}"
 
 

@@ -25,7 +25,7 @@ from .qat_module import QATModule
 from .quantized_module import QuantizedModule
 from .resolve import QConfigResolver
 
-__all__ = ["prepare_calibration_fx", "prepare_qat_fx"]
+__all__ = ["fused_model", "prepare_calibration_fx", "prepare_qat_fx"]
 
 
 def prepare_qat_fx(
@@ -72,11 +72,7 @@ def prepare_qat_fx(
         raise ArgumentError("hybrid_dict says what stays in float in a hybrid model; give hybrid=True with it")
     _expect_float(model)
     row = march_row(get_march())
-    folds = get_qat_mode() is QATMode.FuseBN
-    gm = fuse_fx(model, prepare_custom_config_dict, absorb_batch_norm=folds, example_inputs=example_inputs)
-    if one_dimensional_to_two(gm):
-        gm = fuse_fx(gm, absorb_batch_norm=folds)
-    quantize_constants(gm)
+    gm = fused_model(model, prepare_custom_config_dict, example_inputs)
     resolver = QConfigResolver(gm, QConfigMapping.from_dict(qconfig_dict))
     resolver.warn_unused(model, stacklevel=2)
     if hybrid:
@@ -90,6 +86,18 @@ def prepare_qat_fx(
     _pass_inputs_by_position(prepared)
     _swap(prepared, decided.swaps, row)
     return prepared
+
+
+def fused_model(
+    model: nn.Module, prepare_custom_config_dict: Mapping[str, Any] | None = None, example_inputs: Any = None
+) -> GraphModuleWithAttr:
+    """Return the float model that is planned for: fused, in two dimensions, with stubs behind its constants."""
+    folds = get_qat_mode() is QATMode.FuseBN
+    gm = fuse_fx(model, prepare_custom_config_dict, absorb_batch_norm=folds, example_inputs=example_inputs)
+    if one_dimensional_to_two(gm):
+        gm = fuse_fx(gm, absorb_batch_norm=folds)
+    quantize_constants(gm)
+    return gm
 
 
 def prepare_calibration_fx(
@@ -131,20 +139,21 @@ def _expect_float(model: nn.Module) -> None:
 
 
 def _pass_inputs_by_position(gm: GraphModuleWithAttr) -> None:
-    """Turn inputs given by keyword, such as ``conv(input=x)``, into positional ones: QAT modules name them otherwise.
+    """Give inputs by position, since QAT modules name them otherwise, and what may be left out by keyword.
 
-    Given:  `conv = self.conv(input = x)`
-    Result: `conv = self.conv(x)`
+    Given:  `conv = self.conv(input = x);  attend = self.attend(conv, conv, conv, None, False)`
+    Result: `conv = self.conv(x);  attend = self.attend(conv, conv, conv, need_weights = False)`
     """
     modules = dict(gm.named_modules(remove_duplicate=False))
     for node in gm.graph.nodes:
         module = modules[str(node.target)] if node.op == "call_module" else None
-        if module is None or not node.kwargs or row_of(module) is None:
+        if module is None or row_of(module) is None:
             continue
         parameters = [*inspect.signature(type(module).forward).parameters.values()][1:]
-        required = [each.name for each in parameters if each.default is each.empty][len(node.args) :]
-        node.args = (*node.args, *(node.kwargs[name] for name in required))
-        node.kwargs = {name: value for name, value in node.kwargs.items() if name not in required}
+        required = [each.name for each in parameters if each.default is each.empty]
+        given = {each.name: value for each, value in zip(parameters, node.args, strict=False)} | node.kwargs
+        node.args = tuple(given.pop(name) for name in required)
+        node.kwargs = {name: value for name, value in given.items() if value is not None}
     gm.recompile()
 
 

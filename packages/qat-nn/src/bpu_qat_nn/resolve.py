@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from bpu_fx_fusion import FoldedLinear, FusedModule, GraphModuleWithAttr
+from bpu_fx_fusion import FoldedLinear, FusedModule, GraphModuleWithAttr, type_as_written
 from bpu_qconfig import QConfig, QConfigMapping, as_qconfig
 
 from .torch_ao import own_type
@@ -46,7 +46,17 @@ class QConfigResolver:
         chain = list(self.parents(first))
         if owner:
             chain = [*self.parents(owner), (owner, self.modules[owner])]
-        return self.mapping.resolve(first, [*chain, (first, layer)])
+        return self._mapping_for(layer).resolve(first, [*chain, (first, layer)])
+
+    def _mapping_for(self, layer: nn.Module) -> QConfigMapping:
+        """Return the mapping; for a layer that was written along one axis, with the entry of that type for its own."""
+        written = type_as_written(layer)
+        if written is type(layer):
+            return self.mapping
+        types = {kind: qconfig for kind, qconfig in self.mapping.module_types.items() if kind is not type(layer)}
+        if written in types:
+            types[type(layer)] = types[written]
+        return dataclasses.replace(self.mapping, module_types=types)
 
     def given_explicitly(self, path: str, module: nn.Module) -> bool:
         """Whether a qconfig was given to a module or to one around it below the root, rather than to all."""

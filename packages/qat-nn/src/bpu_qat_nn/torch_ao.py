@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
-from bpu_fx_fusion import FloatFunctional
+from bpu_fx_fusion import FloatFunctional, torch_ao_class
 
 from .ops.stubs import DeQuantStub, QuantStub
 
 __all__ = ["own_type"]
 
-_OWN: dict[tuple[str, str], type[nn.Module]] = {
-    ("torch.ao.quantization.stubs", "QuantStub"): QuantStub,
-    ("torch.ao.quantization.stubs", "DeQuantStub"): DeQuantStub,
-    ("torch.ao.nn.quantized.modules.functional_modules", "FloatFunctional"): FloatFunctional,
+_OWN: dict[str | None, type[nn.Module]] = {
+    "QuantStub": QuantStub,
+    "DeQuantStub": DeQuantStub,
+    "FloatFunctional": FloatFunctional,
 }
-"""(module, name) of a class of torch.ao -> the class of ours that stands for it."""
+"""Class of torch.ao -> the class of ours that stands for it."""
 
 
 def own_type(module_type: type[nn.Module]) -> type[nn.Module]:
     """Return our class for one of torch.ao's, every other type as it is."""
-    return _OWN.get((module_type.__module__, module_type.__qualname__), module_type)
+    return _OWN.get(torch_ao_class(module_type), module_type)

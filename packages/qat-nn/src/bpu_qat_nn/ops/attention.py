@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from bpu_fx_fusion import FloatFunctional, ScaledDotProduct
-from bpu_kernels.dtypes import QuantDType, qint8
+from bpu_kernels.dtypes import QuantDType, qint8, qint16
 from bpu_kernels.march import MarchRow
 
 from ..op import OpRow, type_problems
 from ..qtensor import QTensor
 from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
+from .copied import copied_linear
 from .dropout import QATDropout
 from .functional import QATFloatFunctional
 from .linear import QATLinear
@@ -40,7 +41,7 @@ class ScaledDotProductOperator(CompositeOperator):
         factor = self.factor if self.factor is not None else int(query.shape[-1]) ** -0.5
         logits = part.scaling.mul_scalar(logits, factor)
         if mask is not None:
-            logits = part.masked.add(logits, mask)
+            logits = part.masked.add(mask, logits)  # the second is widened to 16 bits, so a constant stays one
         attention = part.softmax(logits)
         if self.drops:
             attention = part.dropout(attention)
@@ -63,12 +64,12 @@ class QATScaledDotProduct(ScaledDotProductOperator, QATComposite):
         self.factor, self.drops = source.scale, source.dropout_p > 0
 
     def parts(self, source: Any) -> Mapping[str, Part]:
-        """The products are of 8 bits."""
+        """The products are of 8 bits; a mask spreads the range, so the masked logits are of 16."""
         dropout = {"dropout": (QATDropout, nn.Dropout(source.dropout_p), None)} if self.drops else {}
         return {
             "logits": (QATFloatFunctional, FloatFunctional(), qint8),
             "scaling": (QATFloatFunctional, FloatFunctional(), qint8),
-            "masked": (QATFloatFunctional, FloatFunctional(), qint8),
+            "masked": (QATFloatFunctional, FloatFunctional(), qint16),
             "softmax": (QATSoftmax, nn.Softmax(-1), qint8),
             **dropout,
             "weighted": (QATFloatFunctional, FloatFunctional(), None),
@@ -143,21 +144,13 @@ class QATMultiheadAttention(MultiheadAttentionOperator, QATComposite):
 
 def _projections(source: Any) -> dict[str, nn.Module]:
     """Return the linear layers of queries, keys and values."""
-    if source.in_proj_weight is not None:
-        weights = source.in_proj_weight.chunk(3)
-    else:
-        weights = (source.q_proj_weight, source.k_proj_weight, source.v_proj_weight)
-    biases: Any = (None,) * 3 if source.in_proj_bias is None else source.in_proj_bias.chunk(3)
-    return {name: _linear(w, b) for name, w, b in zip(("query", "key", "value"), weights, biases, strict=True)}
-
-
-def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
-    return layer
+    with torch.enable_grad():  # so that a chunk requires a gradient where the whole does
+        if source.in_proj_weight is not None:
+            weights = source.in_proj_weight.chunk(3)
+        else:
+            weights = (source.q_proj_weight, source.k_proj_weight, source.v_proj_weight)
+        biases: Any = (None,) * 3 if source.in_proj_bias is None else source.in_proj_bias.chunk(3)
+    return {name: copied_linear(w, b) for name, w, b in zip(("query", "key", "value"), weights, biases, strict=True)}
 
 
 ROWS = (
@@ -166,7 +159,7 @@ ROWS = (
         floats=(ScaledDotProduct,),
         qat=QATScaledDotProduct,
         kernels=("matmul", "reinterpret", *SOFTMAX_KERNELS),
-        note="Matrix products of 8 bits and a softmax.",
+        note="Matrix products of 8 bits and a softmax. A mask that is an input is added, so it is real, and finite.",
     ),
     OpRow(
         name="MultiheadAttention",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bpu_fx_fusion import ConvBN2d
+from bpu_fx_fusion import ConvBN2d, batch_norm_of_maps
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import QConfig
@@ -26,20 +26,10 @@ def as_convolution(bn: Any) -> nn.Module:
     conv = nn.Conv2d(bn.num_features, bn.num_features, 1, groups=bn.num_features, bias=False)
     conv.to(bn.running_var.device).requires_grad_(False)
     torch.nn.init.ones_(conv.weight)
-    fused = ConvBN2d(conv, _of_maps(bn))
+    of_maps = batch_norm_of_maps(bn) if isinstance(bn, (nn.BatchNorm1d, nn.BatchNorm3d)) else bn
+    fused = ConvBN2d(conv, of_maps)
     fused.training = bn.training
     return fused
-
-
-def _of_maps(bn: Any) -> nn.Module:
-    """Return a batch normalization of maps with the tensors of another one."""
-    if not isinstance(bn, (nn.BatchNorm1d, nn.BatchNorm3d)):
-        same: nn.Module = bn
-        return same
-    made = nn.BatchNorm2d(bn.num_features, bn.eps, bn.momentum)
-    made._parameters.update(bn._parameters)
-    made._buffers.update(bn._buffers)
-    return made.train(bn.training)
 
 
 class QATBatchNorm2d(QATConv2d):

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bpu_kernels.dtypes import QuantDType, qint8, qint16
+from bpu_kernels.dtypes import QuantDType, qint16
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import QConfig, default_weight_8bit_fake_quant
 
@@ -42,7 +42,7 @@ class QuantizedComposite(CompositeOperator, QuantizedModule):
 
     def __init__(self, source: QATModule) -> None:
         nn.Module.__init__(self)
-        self.row, self.path, self.derived, self.dtype = source.row, source.path, Derived(), qint8
+        self.row, self.path, self.derived = source.row, source.path, Derived()
         self.eval()
         self.configure(source)
         for name, part in source.named_children():

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from bpu_fx_fusion import Div, FloatFunctional, Normalize, Rsqrt, Sqrt, VectorNorm
+from bpu_fx_fusion import Div, FloatFunctional, Normalize, VectorNorm
 from bpu_kernels.dtypes import qint16
 
 from ..op import OpRow
@@ -26,6 +26,26 @@ class Inverse(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the inverse."""
         return x.masked_fill(x == 0, math.inf).reciprocal()
+
+
+class InverseRoot(nn.Module):
+    """1 / max(sqrt(x), eps), and 0 for x = 0, whose inverse would widen the range of all others."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the inverse of the root; its gradient at 0 is 0."""
+        return x.clamp(min=self.eps**2).masked_fill(x <= 0, math.inf).rsqrt()
+
+
+class Root(nn.Module):
+    """sqrt(x), whose gradient at 0 is 0, as that of a vector's length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the root; 0 for x < 0."""
+        return x.masked_fill(x <= 0, 1).sqrt().masked_fill(x <= 0, 0)
 
 
 class DivOperator(CompositeOperator):
@@ -92,10 +112,10 @@ class QATLength(LengthOperator, QATComposite):
 
     def parts(self, source: Any) -> Mapping[str, Part]:
         """Squares and their sum have 16 bits."""
-        ends: dict[str, Part] = {"root": (QATTable, Sqrt(), None)}
+        ends: dict[str, Part] = {"root": (QATTable, Root(), None)}
         if self.divides:
             ends = {
-                "inverse": (QATTable, Rsqrt(source.eps**2), qint16),
+                "inverse": (QATTable, InverseRoot(source.eps), qint16),
                 "product": (QATFloatFunctional, FloatFunctional(), None),
             }
         return {

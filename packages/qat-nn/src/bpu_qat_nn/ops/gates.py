@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from bpu_fx_fusion import Clamp, FloatFunctional
@@ -19,6 +18,7 @@ from ..qtensor import QTensor
 from .clip import QATClip
 from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
 from .conv import QATConv2d
+from .copied import copied, copied_linear
 from .functional import QATFloatFunctional
 from .linear import QATLinear
 from .table import QATTable
@@ -97,9 +97,8 @@ class QATPReLU(PReLUOperator, QATComposite):
     def parts(self, source: Any) -> Mapping[str, Part]:
         """Two clips, a convolution with the slopes, a sum."""
         count = source.num_parameters
-        slope = nn.Conv2d(count, count, 1, groups=count, bias=False, device=source.weight.device)
-        with torch.no_grad():
-            slope.weight.copy_(source.weight.reshape(-1, 1, 1, 1))
+        slope = nn.Conv2d(count, count, 1, groups=count, bias=False, device="meta")
+        slope.weight = copied(source.weight, (-1, 1, 1, 1))
         return {
             "positive": (QATClip, nn.ReLU(), None),
             "negative": (QATClip, Clamp(max=0.0), None),
@@ -123,10 +122,11 @@ class LSTMCellOperator(CompositeOperator):
 
     def combine(self, *inputs: Any, **options: Any) -> tuple[QTensor, QTensor]:
         """Take a step."""
-        if len(inputs) != 2:
+        given = (*inputs, *(state for state in (options.get("hx"),) if state is not None))
+        if len(given) != 2:
             raise InputError(f"{self.label} expected an input and the states (h, c); give the first states as well")
         part: Any = self
-        x, (hidden, cell) = inputs
+        x, (hidden, cell) = given
         gates = part.gates.add(part.input(x), part.hidden(hidden))
         i, f, g, o = gates.chunk(4, 1)
         kept = part.keep.mul(part.forget(f), cell)
@@ -154,8 +154,8 @@ class QATLSTMCell(LSTMCellOperator, QATComposite):
     def parts(self, source: Any) -> Mapping[str, Part]:
         """Two linear layers, five tables, five products and sums."""
         layers = {
-            "input": _linear(source.weight_ih, source.bias_ih),
-            "hidden": _linear(source.weight_hh, source.bias_hh),
+            "input": copied_linear(source.weight_ih, source.bias_ih),
+            "hidden": copied_linear(source.weight_hh, source.bias_hh),
         }
         tables: dict[str, nn.Module] = {name: nn.Sigmoid() for name in ("forget", "admit", "emit")}
         tables |= {name: nn.Tanh() for name in ("candidate", "squash")}
@@ -165,15 +165,6 @@ class QATLSTMCell(LSTMCellOperator, QATComposite):
             **{name: (QATTable, table, None) for name, table in tables.items()},
             **{name: (QATFloatFunctional, FloatFunctional(), None) for name in functionals},
         }
-
-
-def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
-    return layer
 
 
 ROWS = (

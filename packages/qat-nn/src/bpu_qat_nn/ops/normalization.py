@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -13,14 +13,17 @@ import torch
 from torch import nn
 
 from bpu_fx_fusion import FloatFunctional, Rsqrt
-from bpu_kernels.dtypes import qint16
+from bpu_kernels.dtypes import QuantDType, qint16
+from bpu_kernels.march import MarchRow
 
 from ..errors import InputError
 from ..op import OpRow
 from ..qtensor import QTensor
 from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
 from .conv import QATConv2d
+from .copied import copied
 from .functional import QATFloatFunctional
+from .reduction import NOT_SUMMABLE, is_summable
 from .table import QATTable
 
 __all__ = ["ROWS"]
@@ -140,11 +143,10 @@ def _affine(weight: nn.Parameter | None, bias: nn.Parameter | None) -> nn.Conv2d
     """Return the depthwise convolution that multiplies by a weight and adds a bias; it shares neither."""
     known = weight if weight is not None else bias
     assert known is not None
-    made = nn.Conv2d(known.numel(), known.numel(), 1, groups=known.numel(), bias=bias is not None, device=known.device)
-    with torch.no_grad():
-        made.weight.copy_(torch.ones_like(made.weight) if weight is None else weight.reshape(-1, 1, 1, 1))
-        if bias is not None and made.bias is not None:
-            made.bias.copy_(bias.reshape(-1))
+    made = nn.Conv2d(known.numel(), known.numel(), 1, groups=known.numel(), bias=bias is not None, device="meta")
+    ones = nn.Parameter(torch.ones_like(known), requires_grad=False)
+    made.weight = copied(ones if weight is None else weight, (-1, 1, 1, 1))
+    made.bias = None if bias is None else copied(bias, (-1,))
     return made
 
 
@@ -152,6 +154,14 @@ class QATLayerNorm(LayerNormOperator, _QATNormalization):
     """Layer or RMS normalization under quantization-aware training."""
 
     quantized = QuantizedLayerNorm
+
+    @classmethod
+    def limits(
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """Means of a length that can be summed."""
+        found, length = super().limits(module, row, dtype, inputs), prod(module.normalized_shape)
+        return found if found or is_summable(length, row) else [f"a mean of {length} values: {NOT_SUMMABLE}"]
 
     def configure(self, source: Any) -> None:
         """Weight and bias lie along the axes that are normalized."""
@@ -168,7 +178,16 @@ class QATGroupNorm(GroupNormOperator, _QATNormalization):
     def configure(self, source: Any) -> None:
         """Weight and bias lie along the channels."""
         self.num_groups, self.centred = getattr(source, "num_groups", None), True
-        self.scales = getattr(source, "weight", None) is not None
+        self.scales = any(getattr(source, name, None) is not None for name in ("weight", "bias"))
+
+    @classmethod
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """No running statistics: what is normalized by them is a BatchNorm."""
+        tracks = getattr(module, "running_mean", None) is not None
+        found = ["track_running_stats=True, since it normalizes by the statistics of its input"] if tracks else []
+        return [*found, *super().limits(module, row, dtype, inputs)]
 
 
 _KERNELS = ("conv2d", "add", "mul", "lut16", "rescale")

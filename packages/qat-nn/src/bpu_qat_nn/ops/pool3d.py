@@ -51,19 +51,25 @@ class _QATPool3d(Pool3dOperator, QATComposite):
     """What maximum and average have in common."""
 
     quantized = QuantizedPool3d
+    by_axis: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding")
+    """Options of the pooling that have a number per axis."""
+    at_once: ClassVar[tuple[str, ...]] = ("ceil_mode",)
+    """The others."""
     pool: ClassVar[Callable[..., nn.Module]]
     qat: ClassVar[Any]
 
-    @staticmethod
-    def layers(module: Any, pool: Callable[..., nn.Module]) -> tuple[Any, Any]:
+    @classmethod
+    def layers(cls, module: Any) -> tuple[Any, Any]:
         """Return the two-dimensional poolings for space and for time."""
-        kernel, stride, pad = (_triple(getattr(module, name)) for name in ("kernel_size", "stride", "padding"))
-        space = pool(kernel[1:], stride[1:], pad[1:], ceil_mode=module.ceil_mode)
-        return space, pool((kernel[0], 1), (stride[0], 1), (pad[0], 0), ceil_mode=module.ceil_mode)
+        along = {name: _triple(getattr(module, name)) for name in cls.by_axis}
+        whole = {name: getattr(module, name) for name in cls.at_once}
+        space = {name: value[1:] for name, value in along.items()}
+        time = {name: (value[0], 0 if name == "padding" else 1) for name, value in along.items()}
+        return cls.pool(**space, **whole), cls.pool(**time, **whole)
 
     def parts(self, source: nn.Module) -> Mapping[str, Part]:
         """One for space, one for time."""
-        space, time = self.layers(source, type(self).pool)
+        space, time = self.layers(source)
         return {"space": (type(self).qat, space, None), "time": (type(self).qat, time, None)}
 
     @classmethod
@@ -72,11 +78,9 @@ class _QATPool3d(Pool3dOperator, QATComposite):
     ) -> list[str]:
         """Those of the two poolings; marches that can regroup axes."""
         found = [] if row.moves_freely else ["regrouping the axes"]
-        for layer in cls.layers(module, cls.pool):
-            if hasattr(module, "dilation"):
-                layer.dilation, layer.return_indices = module.dilation, module.return_indices
-            if hasattr(module, "count_include_pad"):
-                layer.count_include_pad = module.count_include_pad
+        if getattr(module, "divisor_override", None) is not None:
+            found.append("divisor_override in three dimensions")
+        for layer in cls.layers(module):
             found += cls.qat.limits(layer, row, dtype, inputs)
         return list(dict.fromkeys(found))
 
@@ -85,6 +89,8 @@ class QATMaxPool3d(_QATPool3d):
     """Maximum pooling under quantization-aware training."""
 
     own_scale: ClassVar[bool] = False
+    by_axis = (*_QATPool3d.by_axis, "dilation")
+    at_once = (*_QATPool3d.at_once, "return_indices")
     pool = nn.MaxPool2d
     qat = QATMaxPool2d
 
@@ -92,6 +98,7 @@ class QATMaxPool3d(_QATPool3d):
 class QATAvgPool3d(_QATPool3d):
     """Average pooling under quantization-aware training."""
 
+    at_once = (*_QATPool3d.at_once, "count_include_pad")
     pool = nn.AvgPool2d
     qat = QATAvgPool2d
 

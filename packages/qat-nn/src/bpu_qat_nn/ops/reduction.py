@@ -22,7 +22,11 @@ from .average import average
 from .rescale import as_multiplier
 from .rows import axes_of, back_from_rows, rows
 
-__all__ = ["axes_of", "expect_reducible", "reduce_axes", "sum_of_rows"]
+__all__ = ["NOT_SUMMABLE", "axes_of", "expect_reducible", "is_summable", "reduce_axes", "sum_of_rows"]
+
+
+NOT_SUMMABLE = "so many are summed in equal parts, and it has no divisor of which a convolution could be"
+"""Why ``is_summable`` is false."""
 
 
 def expect_reducible(label: str, row: MarchRow, shape: Sequence[int], dim: int | Sequence[int] | None) -> None:
@@ -61,16 +65,33 @@ def reduce_axes(
     return result
 
 
+def _part(length: int, row: MarchRow) -> int:
+    """Return the most values of 16 bits that are summed at once in rows of a length."""
+    longest = max(row.int16_conv_taps.allowed)
+    return length if length <= longest else max(each for each in range(1, longest + 1) if length % each == 0)
+
+
+def is_summable(length: int, row: MarchRow) -> bool:
+    """Whether rows of 16 bits of a length can be summed, in stages if need be."""
+    while length > 1 and (part := _part(length, row)) > 1:
+        length //= part
+    return length == 1
+
+
 def sum_of_rows(operator: Operator, out: Output, x: QTensor, divisor: float) -> QTensor:
     """Sum each row (the last axis, which stays with length 1): a 1 x 1 convolution by ones.
 
     Rows of int16 that are longer than a convolution may be are averaged in two stages.
+
+    Raises:
+        InputError: such rows have no equal parts.
     """
     length = int(x.shape[-1])
-    longest = max(operator.row.int16_conv_taps.allowed) if x.dtype is qint16 else length
-    if length > longest:
+    part = _part(length, operator.row) if x.dtype is qint16 else length
+    if part == 1 < length:
+        raise InputError(f"{operator.label}: sum or mean of {length} values of 16 bits: {NOT_SUMMABLE}")
+    if part < length:
         moving: Any = x
-        part = max(each for each in range(1, longest + 1) if length % each == 0)
         between = Output(x.scale, x.dtype)
         means = sum_of_rows(operator, between, moving.reshape([*x.shape[:-1], length // part, part]), part)
         moving = means

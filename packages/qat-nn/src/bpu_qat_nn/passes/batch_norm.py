@@ -36,7 +36,8 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, share: fl
         The number of BatchNorms.
 
     Raises:
-        ArgumentError: the model has no BatchNorm with running statistics, or there are no batches.
+        ArgumentError: the model has no BatchNorm with running statistics, or there are no batches. Whatever is raised,
+            the statistics are as before.
     """
     norms: list[Any] = [
         module
@@ -50,7 +51,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, share: fl
         )
     modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
-    before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
@@ -59,13 +60,18 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, share: fl
     try:
         with torch.no_grad():
             run_batches(model, batches)
+    except BaseException:
+        for norm, statistics in zip(norms, before, strict=True):
+            norm.load_state_dict(statistics, strict=False)
+        raise
     finally:
         for module, training in modes:
             module.training = training
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     with torch.no_grad():
-        for norm, (mean, variance) in zip(norms, before, strict=True):
-            norm.running_mean.copy_(torch.lerp(mean, norm.running_mean, share))
-            norm.running_var.copy_(torch.lerp(variance, norm.running_var, share))
+        for norm, statistics in zip(norms, before, strict=True):
+            for name in ("running_mean", "running_var"):
+                new = norm.get_buffer(name)
+                new.copy_(torch.lerp(statistics[name], new, share))
     return len(norms)

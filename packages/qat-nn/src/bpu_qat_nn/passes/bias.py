@@ -36,8 +36,8 @@ class CorrectedBias:
 def correct_bias(model: nn.Module, batches: Iterable[Any]) -> list[CorrectedBias]:
     """Correct the biases of a calibrated or trained model; in place.
 
-    Layers whose BatchNorm is kept, and layers that run several times in a pass, stay as they are. ``round_weights``
-    corrects the biases of the layers that it rounds; afterwards there is nothing left to do in them.
+    Layers whose BatchNorm is kept, that run several times in a pass or share parameters stay as they are.
+    ``round_weights`` corrects the biases of the layers that it rounds; afterwards nothing is left to do in them.
 
     Args:
         model: prepared, by either flow; its weights' scales are known.

@@ -25,7 +25,7 @@ from ..ops.dropout import QATDropout
 from ..ops.pool import QATAdaptiveAvgPool2d, QATAvgPool2d, QATMaxPool2d
 from ..ops.weighted import WeightedQAT
 from ..qtensor import plain
-from .forward import evaluated, run_batches
+from .forward import evaluated, has_any, run_batches, tied_parameters
 
 __all__ = ["Equalized", "equalize"]
 
@@ -66,7 +66,8 @@ def equalize(model: ObservedGraphModule, batches: Iterable[Any]) -> list[Equaliz
         batches: calibration data, for the ranges of the channels.
 
     Returns:
-        The pairs of layers; layers with ReLU6 or an addition between them are none.
+        The pairs of layers; layers with ReLU6 or an addition between them are none, nor are layers that share their
+        weights or biases with other modules.
 
     Raises:
         ArgumentError: the model is calibrated already, or was not prepared by the FX flow.
@@ -97,7 +98,7 @@ def equalize(model: ObservedGraphModule, batches: Iterable[Any]) -> list[Equaliz
 
 def _pairs(model: ObservedGraphModule) -> Iterator[_Pair]:
     modules = dict(model.named_modules(remove_duplicate=False))
-    calls: dict[int, int] = {}
+    calls, tied = dict[int, int](), tied_parameters(model)
     for node in model.graph.nodes:
         if node.op == "call_module":
             module = id(modules[str(node.target)])
@@ -110,7 +111,8 @@ def _pairs(model: ObservedGraphModule) -> Iterator[_Pair]:
             continue
         homogeneous = not producer.adds and producer.relu != "relu6" and producer.activation_post_process is not None
         once = calls[id(producer)] == calls[id(consumer)] == 1
-        if homogeneous and once and producer.bn is consumer.bn is None and _channels(producer, consumer):
+        own = not has_any(producer, tied) and not has_any(consumer, tied)
+        if homogeneous and once and own and producer.bn is consumer.bn is None and _channels(producer, consumer):
             yield _Pair(first=str(node.target), second=str(user.target), producer=producer, consumer=consumer)
 
 

@@ -15,7 +15,7 @@ from bpu_qconfig import FakeQuantize
 from ..errors import ArgumentError
 from ..ops.weighted import WeightedQAT
 
-__all__ = ["evaluated", "run_batches", "weighted_layers"]
+__all__ = ["evaluated", "has_any", "run_batches", "tied_parameters", "weighted_layers"]
 
 
 @contextmanager
@@ -58,7 +58,8 @@ def weighted_layers(
 ) -> list[tuple[str, WeightedQAT]]:
     """Run batches and show each layer with weights its input; return those that a batch called once.
 
-    Layers that are called several times, or not at all, cannot be changed for one input.
+    Layers that are called several times, or not at all, cannot be changed for one input; those whose parameters are
+    another module's as well not for themselves.
 
     Args:
         model: the prepared model.
@@ -82,4 +83,16 @@ def weighted_layers(
     finally:
         for handle in handles:
             handle.remove()
-    return [(path, layer) for path, layer in layers if calls[path] == len(kept)]
+    tied = tied_parameters(model)
+    return [(path, layer) for path, layer in layers if calls[path] == len(kept) and not has_any(layer, tied)]
+
+
+def tied_parameters(model: nn.Module) -> set[int]:
+    """Return the ids of the parameters that hang at several modules."""
+    owners = Counter(id(p) for module in model.modules() for p in set(module._parameters.values()) if p is not None)
+    return {parameter for parameter, count in owners.items() if count > 1}
+
+
+def has_any(layer: nn.Module, parameters: set[int]) -> bool:
+    """Whether a layer has one of the parameters, given by id."""
+    return any(id(parameter) in parameters for parameter in layer._parameters.values())

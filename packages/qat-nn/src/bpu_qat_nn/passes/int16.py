@@ -7,7 +7,7 @@ that reads 16 bits takes about twice the time of one that reads 8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
-from bpu_fx_fusion import GraphModuleWithAttr, fuse_fx
+from bpu_fx_fusion import GraphModuleWithAttr
 from bpu_kernels.dtypes import qint16
 from bpu_kernels.march import MarchRow, march_row
 from bpu_qconfig import (
@@ -29,14 +29,12 @@ from bpu_qconfig import (
     set_fake_quantize,
 )
 
-from ..constants import quantize_constants
 from ..errors import ArgumentError
 from ..flow import place_of
 from ..graph_module import ObservedGraphModule
 from ..ops.weighted import WeightedQAT
 from ..plan import Plan, plan
-from ..prepare import prepare_qat_fx
-from ..qat_mode import QATMode, get_qat_mode
+from ..prepare import fused_model, prepare_qat_fx
 from ..qat_module import QATModule
 from ..qtensor import QTensor, plain
 from ..resolve import QConfigResolver
@@ -110,14 +108,19 @@ def choose_int16(
     data = list(batches)
     mapping = QConfigMapping.from_dict(qconfig_dict)
     at_8_bits = prepare_qat_fx(model, mapping, example_inputs=example_inputs)
-    errors = _sensitivities(at_8_bits, data)
-    fused = fuse_fx(model, absorb_batch_norm=get_qat_mode() is QATMode.FuseBN, example_inputs=example_inputs)
-    quantize_constants(fused)
+    fused = fused_model(model, example_inputs=example_inputs)
+    errors = _sensitivities(at_8_bits, data, dict(fused.named_modules(remove_duplicate=False)).keys())
     return _Chooser(fused, mapping, row, _work(at_8_bits, data[0])).choose(errors, budget)
 
 
-def _sensitivities(model: ObservedGraphModule, batches: Sequence[Any]) -> dict[str, float]:
-    """Return the error that rounding makes, by path, of every activation whose scale is its own and not fixed."""
+def _sensitivities(model: ObservedGraphModule, batches: Sequence[Any], paths: Container[str]) -> dict[str, float]:
+    """Return the error that rounding makes, by path, of every activation whose scale is its own and not fixed.
+
+    Args:
+        model: prepared.
+        batches: calibration data.
+        paths: of what a qconfig can be given to, which parts of composites are not.
+    """
     model.eval()
     set_fake_quantize(model, FakeQuantState.CALIBRATION)
     with torch.no_grad():
@@ -127,7 +130,7 @@ def _sensitivities(model: ObservedGraphModule, batches: Sequence[Any]) -> dict[s
         reference = _outputs(model, batches)
         power = sum(float(y.square().sum()) for y in reference)
         for path, module in model.named_modules():
-            fake_quant = module.activation_post_process if isinstance(module, QATModule) else None
+            fake_quant = module.activation_post_process if isinstance(module, QATModule) and path in paths else None
             if fake_quant is None or isinstance(fake_quant.activation_post_process, FixedScaleObserver):
                 continue
             fake_quant.enable_fake_quant()

@@ -48,7 +48,8 @@ def round_weights(model: nn.Module, batches: Iterable[Any]) -> list[RoundedWeigh
     """Choose the steps of the weights of a calibrated model, set the weights to them and correct the biases; in place.
 
     Two-dimensional convolutions and linear layers; the others, those whose BatchNorm is kept, and those that run
-    several times in a pass stay as they are. Scales stay as they are: calibrate before, and do not train after.
+    several times in a pass or share parameters stay as they are. Scales stay as well: calibrate before, and do not
+    train after.
 
     Args:
         model: prepared, by either flow; scales are known.

@@ -318,6 +318,29 @@ _COMPOSITES = {
         shapes=(_HEADS, _HEADS),
         marches=BAYES,
     ),
+    "attention_masked_by_booleans": OperatorCase(
+        make=_calls_layer(
+            nn.ParameterList([nn.Parameter(torch.ones(9, 9).tril().bool(), requires_grad=False)]),
+            lambda mask, x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=mask[0]),
+        ),
+        shapes=(_HEADS, _HEADS),
+        marches=BAYES,
+    ),
+    "attention_masked_by_infinity": OperatorCase(
+        make=_calls_layer(
+            nn.ParameterList([torch.zeros(9, 9).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)]),
+            lambda mask, x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=mask[0]),
+        ),
+        shapes=(_HEADS, _HEADS),
+        marches=BAYES,
+    ),
+    "multihead_attention_by_position": OperatorCase(
+        make=_calls_layer(
+            nn.MultiheadAttention(16, 4, batch_first=True), lambda layer, x: layer(x, x, x, None, False)[0]
+        ),
+        shapes=(_TOKENS,),
+        marches=BAYES,
+    ),
     "multihead_attention": OperatorCase(
         make=_calls_layer(
             nn.MultiheadAttention(16, 4, batch_first=True), lambda layer, x: layer(x, x, x, need_weights=False)[0]
@@ -335,6 +358,17 @@ _COMPOSITES = {
         make=_calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: torch.cat(cell(x, (h, h * 0.5)), 1)),
         shapes=((2, 16), (2, 12)),
         marches=BAYES,
+    ),
+    "lstm_cell_by_keyword": OperatorCase(
+        make=_calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: cell(x, hx=(h, h * 0.5))[0]),
+        shapes=((2, 16), (2, 12)),
+        marches=BAYES,
+    ),
+    "avg_pool3d_padding_not_counted": OperatorCase(
+        make=lambda: nn.AvgPool3d(3, 2, 1, count_include_pad=False), shapes=_VOLUME, marches=BAYES
+    ),
+    "avg_pool3d_cut_short": OperatorCase(
+        make=lambda: nn.AvgPool3d(3, 2, 1, ceil_mode=True), shapes=_VOLUME, marches=BAYES
     ),
     "max_pool3d": OperatorCase(make=lambda: nn.MaxPool3d(3, 2, 1), shapes=_VOLUME, marches=BAYES),
     "avg_pool3d": OperatorCase(make=lambda: nn.AvgPool3d((1, 2, 3)), shapes=_VOLUME, marches=BAYES),
