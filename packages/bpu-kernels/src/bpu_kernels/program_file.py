@@ -51,9 +51,7 @@ def saves(program: Program) -> bytes:
 def save(program: Program, path: str | os.PathLike[str]) -> None:
     """Write a Program's file; whoever reads the path sees the old file or the whole new one.
 
-    Raises:
-        ArgumentError: the path is a folder.
-        FileNotFoundError: its folder does not exist.
+    Raises as ``whole_file.replace_file`` does.
     """
     replace_file(path, saves(program))
 
