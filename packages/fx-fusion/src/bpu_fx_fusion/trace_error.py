@@ -33,8 +33,11 @@ def is_about_symbolic_values(error: Exception) -> bool:
     )
 
 
-def explain(error: Exception, model_name: str) -> TraceError:
-    """Return the error to raise from `error`: where in the user's code, why, and which `wrap` helps."""
+_EXAMPLES = "Pass `example_inputs`, with which sizes, lengths and choices that depend on them are known. Otherwise:\n"
+
+
+def explain(error: Exception, model_name: str, *, has_examples: bool) -> TraceError:
+    """Return the error to raise from `error`: where in the user's code, why, and what helps: examples or a `wrap`."""
     frame = _innermost_user_frame(error.__traceback__)
     function = frame.name if frame else "forward"
     place = f'\n  File "{frame.filename}", line {frame.lineno}, in {function}\n    {frame.line}\n' if frame else " "
@@ -43,9 +46,11 @@ def explain(error: Exception, model_name: str) -> TraceError:
         wrap = "move these lines into a method or function of their own and decorate it with `@wrap()`"
     else:
         wrap = f"decorate `{function}` with `@wrap()`"
+    examples = "" if has_examples else _EXAMPLES
     return TraceError(
         f"{model_name} cannot be traced:{place}"
         "While a model is traced its inputs are symbolic: they have no value, length or type that Python could use.\n"
+        f"{examples}"
         f"{lead} {wrap}; wrapped code runs as it is, and modules called in it can still be fused and quantized."
     )
 

@@ -17,6 +17,7 @@ from .examples import UNKNOWN, ExampleProxy, Examples
 from .float_functional import FloatFunctional
 from .foreign import replace_foreign_modules
 from .graph_module import GraphModuleWithAttr
+from .item_count import CountedProxy, stated_count
 from .leaf import ACTIVE_RECORDER, is_leaf_callable, is_registered_leaf
 from .structure import copy_children, copy_structure, replace_module
 from .trace_error import explain, is_about_symbolic_values
@@ -99,7 +100,7 @@ class Tracer(torch.fx.Tracer):
         except Exception as error:
             if isinstance(error, FxFusionError) or not is_about_symbolic_values(error):
                 raise
-            raise explain(error, type(root).__name__) from error
+            raise explain(error, type(root).__name__, has_examples=self.examples is not None) from error
         finally:
             ACTIVE_RECORDER.reset(token)
         self._erase_unused_numbers(graph)
@@ -151,8 +152,9 @@ class Tracer(torch.fx.Tracer):
 
     def proxy(self, node: Node) -> Proxy:
         """Return the proxy of a node."""
-        made: Proxy = super().proxy(node) if self.examples is None else ExampleProxy(node, self)
-        return made
+        if self.examples is not None:
+            return ExampleProxy(node, self)
+        return super().proxy(node) if stated_count(node) is None else CountedProxy(node, self)
 
     def to_bool(self, obj: Proxy) -> bool:
         """Answer `if` by the example, unless it asks for the contents of a tensor."""
