@@ -201,11 +201,11 @@ def test_generated_modules_are_named_after_their_owner_and_numbered_per_owner() 
 
 
 def test_a_module_of_its_own_for_every_call_of_a_shared_block() -> None:
-    block = Branch()
+    block = nn.Sequential(Branch())
 
     gm = replaced(nn.Sequential(block, block))
 
-    assert [name for name in gm.generated_modules if "relu" in name] == ["0_generated_relu_0", "0_generated_relu_1"]
+    assert [name for name in gm.generated_modules if "relu" in name] == ["0_0_generated_relu_0", "0_0_generated_relu_1"]
 
 
 def on_sizes(x: Tensor, y: Tensor) -> Tensor:

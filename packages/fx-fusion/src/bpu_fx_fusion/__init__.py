@@ -100,7 +100,7 @@ from .match import Match
 from .one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
 from .pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
 from .report import Fused, FusionReport, KeptFunction, NotFused
-from .structure import copy_structure, replace_module, shallow_copy
+from .structure import copy_structure, replace_module, separate_stateless_modules, shallow_copy
 from .tensor_flow import non_tensors
 from .torch_ao import torch_ao_class
 from .tracer import Tracer, trace
@@ -226,6 +226,7 @@ __all__ = [
     "register_fusion_pattern",
     "register_leaf_module",
     "replace_module",
+    "separate_stateless_modules",
     "shallow_copy",
     "torch_ao_class",
     "trace",

@@ -19,7 +19,7 @@ from .foreign import replace_foreign_modules
 from .graph_module import GraphModuleWithAttr
 from .item_count import CountedProxy, stated_count
 from .leaf import ACTIVE_RECORDER, is_leaf_callable, is_registered_leaf
-from .structure import copy_children, copy_structure, replace_module
+from .structure import copy_children, copy_structure, replace_module, separate_stateless_modules
 from .trace_error import explain, is_about_symbolic_values
 from .wrap import wrapped_names_patched
 
@@ -41,6 +41,7 @@ def trace(model: nn.Module, example_inputs: Any = None) -> GraphModuleWithAttr:
         traced = GraphModuleWithAttr(model, copy.deepcopy(model.graph))
         copy_children(traced)
         _replace_float_functionals(traced)
+        separate_stateless_modules(traced)
         return traced
     tracer = Tracer(example_inputs)
     try:
@@ -91,6 +92,7 @@ class Tracer(torch.fx.Tracer):
         working_copy = copy_structure(root)
         _replace_float_functionals(working_copy)
         replace_foreign_modules(working_copy)
+        separate_stateless_modules(working_copy)
         self._owners = [""]
         self.examples = None if self._example_inputs is None else Examples(root, self._example_inputs)
         token = ACTIVE_RECORDER.set(self)
