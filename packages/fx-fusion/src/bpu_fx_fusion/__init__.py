@@ -6,6 +6,7 @@ from .batch_norm import BATCH_NORMS, CONVS, FoldedLinear, fold_batch_norm, fold_
 from .errors import ConfigError, FxFusionError, InputShapeError, PatternError, TraceError, UsageError, WrapError
 from .float_functional import FloatFunctional
 from .float_modules import (
+    Abs,
     Acos,
     Acosh,
     Amax,
@@ -100,6 +101,19 @@ from .match import Match
 from .one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
 from .pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
 from .report import Fused, FusionReport, KeptFunction, NotFused
+from .selection_modules import (
+    Comparison,
+    Eq,
+    Gather,
+    Ge,
+    Gt,
+    Le,
+    Lt,
+    MaskedFill,
+    Ne,
+    TopIndices,
+    Where,
+)
 from .structure import copy_structure, replace_module, shallow_copy
 from .tensor_flow import non_tensors
 from .torch_ao import torch_ao_class
@@ -112,6 +126,7 @@ __all__ = [
     "FUSED_CLASSES",
     "FUSION_PATTERNS",
     "RECIPES",
+    "Abs",
     "Acos",
     "Acosh",
     "Amax",
@@ -122,6 +137,7 @@ __all__ = [
     "Atanh",
     "Ceil",
     "Clamp",
+    "Comparison",
     "ConfigError",
     "ConvAdd2d",
     "ConvAdd3d",
@@ -162,6 +178,7 @@ __all__ = [
     "Cosh",
     "Div",
     "DropPath",
+    "Eq",
     "Erf",
     "Exp",
     "FloatFunctional",
@@ -175,11 +192,15 @@ __all__ = [
     "FusionHandler",
     "FusionReport",
     "FxFusionError",
+    "Gather",
+    "Ge",
     "GraphModuleWithAttr",
+    "Gt",
     "HardLog",
     "InputShapeError",
     "Interpolate",
     "KeptFunction",
+    "Le",
     "LinearAdd",
     "LinearAddReLU",
     "LinearAddReLU6",
@@ -191,8 +212,11 @@ __all__ = [
     "LinearBNReLU6",
     "LinearReLU",
     "LinearReLU6",
+    "Lt",
+    "MaskedFill",
     "Match",
     "MatchAllNode",
+    "Ne",
     "Normalize",
     "NotFused",
     "Pad",
@@ -205,11 +229,13 @@ __all__ = [
     "Sinh",
     "Sqrt",
     "Tan",
+    "TopIndices",
     "TraceError",
     "Tracer",
     "Unary",
     "UsageError",
     "VectorNorm",
+    "Where",
     "WrapError",
     "batch_norm_of_maps",
     "copy_attributes",

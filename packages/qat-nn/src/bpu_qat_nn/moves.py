@@ -60,6 +60,7 @@ MOVES: dict[str, str] = {
     "detach": "same",
     "alias": "same",
     "to": "same",
+    "float": "same",
     "cpu": "same",
     "cuda": "same",
 }
@@ -97,8 +98,9 @@ SEQUENCES: dict[str, Callable[..., Any]] = {
     "pixel_unshuffle": pixel_unshuffle,
     "channel_shuffle": channel_shuffle,
     "native_channel_shuffle": channel_shuffle,
+    "float": lambda x: x,
 }
-"""Movements that are sequences of simpler ones."""
+"""Movements that are sequences of simpler ones, or of none: ``float`` makes real numbers of a mask, which it has."""
 
 QUERIES = frozenset(
     {

@@ -9,6 +9,7 @@ from . import (
     attention,
     batch_norm,
     clip,
+    compare,
     conv,
     conv_transpose,
     division,
@@ -22,6 +23,7 @@ from . import (
     pool,
     pool3d,
     resize,
+    select,
     softmax,
     stubs,
     table,
@@ -49,6 +51,8 @@ ROWS: tuple[OpRow, ...] = (
     *division.ROWS,
     *gates.ROWS,
     *pool3d.ROWS,
+    *compare.ROWS,
+    *select.ROWS,
 )
 
 OPS: dict[type[nn.Module], OpRow] = {float_type: row for row in ROWS for float_type in row.floats}
