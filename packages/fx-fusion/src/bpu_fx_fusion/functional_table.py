@@ -126,6 +126,13 @@ class AddcmulForm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EinsumForm:
+    """A sum of products of two tensors by letters: a matrix product between movements."""
+
+    op: str = "matmul"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareForm:
     """A comparison of two tensors, or of a tensor with a number."""
 
@@ -162,7 +169,17 @@ class RankedForm:
 
 
 Recipe = (
-    StackForm | AddcmulForm | Binary | Method | ModuleForm | LayerForm | NormForm | CompareForm | WhereForm | RankedForm
+    StackForm
+    | AddcmulForm
+    | EinsumForm
+    | Binary
+    | Method
+    | ModuleForm
+    | LayerForm
+    | NormForm
+    | CompareForm
+    | WhereForm
+    | RankedForm
 )
 
 _NO_DTYPE = {"dtype": None, "out": None}
@@ -257,6 +274,16 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (F.adaptive_avg_pool2d,): ModuleForm(
         op="adaptive_avg_pool2d", module=nn.AdaptiveAvgPool2d, parameters=("output_size",)
     ),
+    (F.adaptive_max_pool2d,): ModuleForm(
+        op="adaptive_max_pool2d",
+        module=nn.AdaptiveMaxPool2d,
+        parameters=("output_size",),
+        fixed={"return_indices": False},
+    ),
+    (F.unfold,): ModuleForm(op="unfold", module=nn.Unfold, parameters=("kernel_size", "dilation", "padding", "stride")),
+    (F.fold,): ModuleForm(
+        op="fold", module=nn.Fold, parameters=("output_size", "kernel_size", "dilation", "padding", "stride")
+    ),
     (F.interpolate,): ModuleForm(  # F.upsample and its relatives call this one
         op="interpolate",
         module=fm.Interpolate,
@@ -311,6 +338,7 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (torch.abs, Tensor.abs, Tensor.abs_, operator.abs): ModuleForm(op="abs", module=fm.Abs, fixed={"out": None}),
     (torch.stack,): StackForm(),
     (torch.addcmul, Tensor.addcmul): AddcmulForm(),
+    (torch.einsum,): EinsumForm(),
     (F.normalize,): ModuleForm(
         op="normalize", module=fm.Normalize, parameters=("p", "dim", "eps"), only={"p": 2}, fixed={"out": None}
     ),

@@ -11,6 +11,7 @@ from torch.fx import Node
 from .constant_value import constant_value
 from .float_functional import FloatFunctional
 from .functional_choice import compared, ranked, where
+from .functional_einsum import einsum
 from .functional_layer import LAYER_PARAMETERS, make_layer
 from .functional_norm import NORM_PARAMETERS, NORMS
 from .functional_table import (
@@ -18,6 +19,7 @@ from .functional_table import (
     AddcmulForm,
     Binary,
     CompareForm,
+    EinsumForm,
     LayerForm,
     Method,
     ModuleForm,
@@ -37,7 +39,7 @@ from .tensor_flow import non_tensors
 _PASSES: Final[tuple[tuple[type, ...], ...]] = (
     (LayerForm,),
     (NormForm,),
-    (Binary, Method, ModuleForm, StackForm, AddcmulForm, CompareForm, WhereForm, RankedForm),
+    (Binary, Method, ModuleForm, StackForm, AddcmulForm, EinsumForm, CompareForm, WhereForm, RankedForm),
 )
 """Recipes in the order of their turn. Layers come first: what their weights are computed from goes away with them."""
 
@@ -113,6 +115,8 @@ class _Replacement:
                 result = self.stack()
             elif isinstance(recipe, AddcmulForm):
                 result = self.addcmul()
+            elif isinstance(recipe, EinsumForm):
+                result = einsum(self)
             elif isinstance(recipe, CompareForm):
                 result = compared(self, recipe)
             elif isinstance(recipe, WhereForm):

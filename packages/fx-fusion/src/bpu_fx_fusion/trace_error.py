@@ -16,7 +16,10 @@ _NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__fi
 _WAYS_OUT = (
     ("'len' is not supported", 'Keep `len` itself as a node, with `wrap("len")` at the top level of this file, or'),
     ("cannot be iterated", "Index a fixed number of items instead of iterating, or"),
-    ("item assignment", "Writing into a part of a tensor is not recorded. Join parts with torch.cat instead, or"),
+    (
+        "item assignment",
+        "Writing into a part of a tensor needs example_inputs. Give them, or",
+    ),
     ("control flow", "Python cannot choose a branch by it. To keep the choice,"),
 )
 

@@ -18,6 +18,7 @@ from .float_functional import FloatFunctional
 from .foreign import replace_foreign_modules
 from .graph_module import GraphModuleWithAttr
 from .leaf import ACTIVE_RECORDER, is_leaf_callable, is_registered_leaf
+from .partial_write import refuse_stale_views
 from .structure import copy_children, copy_structure, replace_module
 from .trace_error import explain, is_about_symbolic_values
 from .wrap import wrapped_names_patched
@@ -73,6 +74,8 @@ class Tracer(torch.fx.Tracer):
         self._owners: list[str] = []
         self._example_inputs = example_inputs
         self.examples: Examples | None = None
+        self.writes: list[tuple[Node, Node]] = []
+        """Tensors before and after a part of them was written to."""
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> Graph:
         """Return the graph of the root's forward.
@@ -102,6 +105,7 @@ class Tracer(torch.fx.Tracer):
             raise explain(error, type(root).__name__) from error
         finally:
             ACTIVE_RECORDER.reset(token)
+        refuse_stale_views(graph, self.writes)
         self._erase_unused_numbers(graph)
         _register_constants(working_copy, graph)
         return graph

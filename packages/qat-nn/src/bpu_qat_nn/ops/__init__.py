@@ -6,6 +6,7 @@ from torch import nn
 
 from ..op import OpRow
 from . import (
+    adaptive_max,
     attention,
     batch_norm,
     clip,
@@ -18,6 +19,7 @@ from . import (
     functional,
     gates,
     linear,
+    lstm,
     normalization,
     pad,
     pool,
@@ -27,6 +29,7 @@ from . import (
     softmax,
     stubs,
     table,
+    unfold,
 )
 
 __all__ = ["OPS", "ROWS"]
@@ -51,6 +54,9 @@ ROWS: tuple[OpRow, ...] = (
     *division.ROWS,
     *gates.ROWS,
     *pool3d.ROWS,
+    *adaptive_max.ROWS,
+    *unfold.ROWS,
+    *lstm.ROWS,
     *compare.ROWS,
     *select.ROWS,
 )

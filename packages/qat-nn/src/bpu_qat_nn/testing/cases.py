@@ -219,6 +219,16 @@ _MAPS = {
     "resize_nearest_size": OperatorCase(make=calls(lambda x: F.interpolate(x, size=(20, 48)))),
     "resize_bilinear": OperatorCase(make=lambda: nn.Upsample(scale_factor=2, mode="bilinear")),
     "resize_bilinear_size": OperatorCase(make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bilinear"))),
+    "resize_bicubic": OperatorCase(
+        make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bicubic")), shapes=(MAP,), marches=BAYES
+    ),
+    "adaptive_max_pool": OperatorCase(make=lambda: nn.AdaptiveMaxPool2d((5, 4))),
+    "adaptive_max_pool_uneven": OperatorCase(make=calls(lambda x: F.adaptive_max_pool2d(x, (3, 5))), marches=BAYES),
+    "unfold": OperatorCase(make=lambda: nn.Unfold(3, padding=1, stride=2), marches=BAYES, bits=(8, 16)),
+    "fold": OperatorCase(make=lambda: nn.Fold((8, 10), 3, padding=1, stride=2), shapes=((2, 36, 20),), marches=BAYES),
+    "fold_stride1": OperatorCase(
+        make=calls(lambda x: F.fold(x, (6, 7), (3, 2), padding=1)), shapes=((2, 18, 48),), marches=BAYES
+    ),
     "zero_pad": OperatorCase(make=lambda: nn.ZeroPad2d((0, 1, 2, 3)), bits=(8, 16)),
     "constant_pad": OperatorCase(make=lambda: nn.ConstantPad2d(1, 0.4)),
     "infinite_pad_max_pool": OperatorCase(
@@ -263,6 +273,7 @@ _LAYOUT = {
     "repeat": OperatorCase(make=calls(lambda x: x.repeat(1, 2, 1, 3)), marches=BAYES),
     "repeat_interleave": OperatorCase(make=calls(lambda x: x.repeat_interleave(2, 1)), marches=BAYES),
     "index_select": OperatorCase(make=calls(lambda x: x[:, [3, 1, 1, 7, 0]]), marches=BAYES),
+    "unfold_windows": OperatorCase(make=calls(lambda x: x.unfold(2, 4, 3).unfold(3, 2, 2)), marches=BAYES),
     "pixel_shuffle": OperatorCase(make=lambda: nn.PixelShuffle(2), marches=BAYES),
     "pixel_unshuffle": OperatorCase(make=lambda: nn.PixelUnshuffle(2), marches=BAYES),
     "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4), marches=BAYES),
@@ -355,6 +366,26 @@ _COMPOSITES = {
     "lstm_cell_by_keyword": OperatorCase(
         make=calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: cell(x, hx=(h, h * 0.5))[0]),
         shapes=((2, 16), (2, 12)),
+        marches=BAYES,
+    ),
+    "lstm": OperatorCase(
+        make=calls_layer(nn.LSTM(16, 6, batch_first=True), lambda lstm, x: lstm(x)[0]), shapes=(TOKENS,), marches=BAYES
+    ),
+    "lstm_two_layers_both_ways": OperatorCase(
+        make=calls_layer(
+            nn.LSTM(16, 6, num_layers=2, bidirectional=True, dropout=0.2), lambda lstm, x: torch.cat(lstm(x)[1], 2)
+        ),
+        shapes=((5, 3, 16),),
+        marches=BAYES,
+    ),
+    "lstm_given_states": OperatorCase(
+        make=calls_layer(nn.LSTM(16, 6, bias=False, batch_first=True), lambda lstm, x, h: lstm(x, (h, h * 0.5))[0]),
+        shapes=(TOKENS, (1, 2, 6)),
+        marches=BAYES,
+    ),
+    "einsum": OperatorCase(
+        make=calls(lambda x, y: torch.einsum("byhwc,bwkc->byhwk", x, y)),
+        shapes=((2, 3, 4, 5, 8), (2, 5, 6, 8)),
         marches=BAYES,
     ),
     "avg_pool3d_padding_not_counted": OperatorCase(
