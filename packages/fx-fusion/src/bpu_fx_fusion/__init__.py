@@ -101,6 +101,7 @@ from .match import Match
 from .one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
 from .pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
 from .report import Fused, FusionReport, KeptFunction, NotFused
+from .sampling_modules import GridSample, MultiScaleRoIAlign, RoIAlign, roi_align
 from .selection_modules import (
     Comparison,
     Eq,
@@ -195,6 +196,7 @@ __all__ = [
     "Gather",
     "Ge",
     "GraphModuleWithAttr",
+    "GridSample",
     "Gt",
     "HardLog",
     "InputShapeError",
@@ -216,6 +218,7 @@ __all__ = [
     "MaskedFill",
     "Match",
     "MatchAllNode",
+    "MultiScaleRoIAlign",
     "Ne",
     "Normalize",
     "NotFused",
@@ -223,6 +226,7 @@ __all__ = [
     "PatternError",
     "Pow",
     "Reciprocal",
+    "RoIAlign",
     "Rsqrt",
     "ScaledDotProduct",
     "Sin",
@@ -252,6 +256,7 @@ __all__ = [
     "register_fusion_pattern",
     "register_leaf_module",
     "replace_module",
+    "roi_align",
     "shallow_copy",
     "torch_ao_class",
     "trace",

@@ -59,4 +59,6 @@ def _without_ones(call: _Replacement, x: Node, letters: Sequence[str], result: s
     for axis in reversed(range(len(letters))):
         if letters[axis] == "1":
             x = call.create("call_method", "squeeze", (x, axis))
-    return _arranged(call, x, "".join(letter for letter in letters if letter != "1"), result)
+    moved = _arranged(call, x, "".join(letter for letter in letters if letter != "1"), result)
+    # What follows may view it otherwise, as it can what torch.einsum gives.
+    return moved if moved is x else call.create("call_method", "contiguous", (moved,))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import float_modules as fm
+from . import sampling_modules
 from . import selection_modules as sm
 from .functional_norm import NORM_MODULES
 
@@ -290,6 +291,12 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
         parameters=("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor"),
         at_call=("size", "scale_factor"),
         fixed={"antialias": False},
+    ),
+    (F.grid_sample,): ModuleForm(
+        op="grid_sample",
+        module=sampling_modules.GridSample,
+        parameters=("grid", "mode", "padding_mode", "align_corners"),
+        at_call=("grid",),
     ),
     (F.pad,): ModuleForm(op="pad", module=fm.Pad, parameters=("pad", "mode", "value"), at_call=("pad",)),
     (operator.pow, operator.ipow, *_elementwise("pow")): ModuleForm(

@@ -9,6 +9,7 @@ from . import (
     adaptive_max,
     attention,
     batch_norm,
+    choose,
     clip,
     compare,
     conv,
@@ -25,6 +26,7 @@ from . import (
     pool,
     pool3d,
     resize,
+    sample,
     select,
     softmax,
     stubs,
@@ -59,6 +61,8 @@ ROWS: tuple[OpRow, ...] = (
     *lstm.ROWS,
     *compare.ROWS,
     *select.ROWS,
+    *choose.ROWS,
+    *sample.ROWS,
 )
 
 OPS: dict[type[nn.Module], OpRow] = {float_type: row for row in ROWS for float_type in row.floats}

@@ -139,6 +139,9 @@ _ELEMENTWISE = {
     "mul": OperatorCase(make=calls(lambda x, y: x * y), shapes=PAIR, bits=(8, 16)),
     "mul_gate": OperatorCase(make=calls(lambda x, y: x * y), shapes=(MAP, (2, 8, 1, 1)), bits=(8, 16)),
     "add_broadcast": OperatorCase(make=calls(lambda x, y: x + y), shapes=(MAP, (2, 8, 1, 1))),
+    "mul_of_row_and_column": OperatorCase(
+        make=calls(lambda x, y: x * y), shapes=((2, 8, 10, 1), (2, 8, 1, 12)), marches=BAYES, bits=(8, 16)
+    ),
     "add_scalar": OperatorCase(make=calls(lambda x: x + 0.7), bits=(8, 16)),
     "mul_scalar": OperatorCase(make=calls(lambda x: x * 1.7), bits=(8, 16)),
     "mul_negative_scalar": OperatorCase(make=calls(lambda x: x * -0.3), bits=(8, 16)),
