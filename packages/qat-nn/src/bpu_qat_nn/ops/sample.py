@@ -123,9 +123,8 @@ class RoiAlignOperator(Operator):
         found = []
         for image, each in enumerate(boxes):
             given = [level if len(boxes) == 1 else level[image : image + 1] for level in levels]
-            kernel = self.derived.get(
-                [each.scale], lambda e=each: self._kernel(strides, float(e.scale)), "roi", strides
-            )
+            build = partial(self._kernel, strides, each.scale)
+            kernel = self.derived.get([each.scale], build, "roi", strides)
             found.append(each.invoke(kernel, self.row, *given, each, scale=out.scale, dtype=out.dtype))
         if len(found) == 1:
             result: QTensor = found[0]
