@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from .errors import ConfigError, TraceError
 from .graph import attribute_of
 from .partial_write import written
 
-__all__ = ["UNKNOWN", "ExampleProxy", "Examples"]
+__all__ = ["UNKNOWN", "ExampleProxy", "Examples", "admit_to_einops"]
 
 UNKNOWN: Final = object()
 """Stands for a value that the examples do not tell: wrapped code, or what depends on the contents of a tensor."""
@@ -231,3 +232,10 @@ class ExampleProxy(Proxy):
 
     def __float__(self) -> float:
         return float(self._number(float))
+
+
+def admit_to_einops() -> None:
+    """Let einops, where it is loaded, treat symbolic values as the tensors that they stand for."""
+    backends: Any = sys.modules.get("einops._backends")
+    if backends is not None:
+        backends._type2backend.setdefault(ExampleProxy, backends.get_backend(torch.empty(0)))

@@ -146,6 +146,7 @@ class WhereForm:
     """A choice between two tensors, or between a tensor and a number."""
 
     op: str = "where"
+    module: type[nn.Module] = sm.Where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,7 @@ class RankedForm:
     """The method of FloatFunctional that it means for two tensors."""
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    module: type[nn.Module] = sm.TopIndices
 
 
 Recipe = (

@@ -34,6 +34,7 @@ from .graph import called_function, contains_node, owner_of
 from .graph_module import GraphModuleWithAttr
 from .inplace import forward_overwritten, is_view, overwritten_input
 from .report import KeptFunction
+from .stacked_batch import reduced_along_batch
 from .tensor_flow import non_tensors
 
 _PASSES: Final[tuple[tuple[type, ...], ...]] = (
@@ -223,6 +224,8 @@ class _Replacement:
         dim = bound.get("dim", 0)
         if not isinstance(bound["tensors"], list | tuple) or not isinstance(dim, int):
             self.keep("its tensors or its dim are computed at run time")
+        if dim == 0 and reduced_along_batch(self.node):
+            dim = 1
         parts = [self.create("call_method", "unsqueeze", (each, dim)) for each in bound["tensors"]]
         return self.call_functional("cat", parts, dim=dim)
 

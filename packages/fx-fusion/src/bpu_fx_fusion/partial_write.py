@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node, Proxy
 
-from .errors import TraceError
+from .errors import PartialWriteError, TraceError
 from .inplace import is_view
 
 __all__ = ["refuse_stale_views", "written"]
@@ -32,13 +32,15 @@ def written(x: Proxy, index: Any, value: Any, examples: tuple[Any, Any]) -> Prox
         examples: Examples of the tensor and of the value.
 
     Raises:
-        TraceError: The write cannot be recorded.
+        PartialWriteError: The write cannot be recorded.
     """
     example, given = examples
     if not isinstance(example, Tensor) or not isinstance(given, Tensor):
-        raise TraceError("Writing into a part of a tensor is recorded if the value is a tensor of known shape.")
+        raise PartialWriteError("Writing into a part of a tensor is recorded where a tensor of known shape is written.")
     if is_view(x.node):
-        raise TraceError("Writing into a part of a view would change the tensor that it is a view of; clone it first.")
+        raise PartialWriteError(
+            "Writing into a part of a view changes the tensor that it is a view of; clone that first."
+        )
     windows, single = _windows(index, tuple(example.shape))
     for axis in single:
         value, given = value.unsqueeze(axis), given.unsqueeze(axis)
@@ -46,9 +48,9 @@ def written(x: Proxy, index: Any, value: Any, examples: tuple[Any, Any]) -> Prox
     for axis, begin, end in windows:
         shape[axis] = end - begin
     if list(given.shape) != shape:
-        raise TraceError(f"A part of the shape {tuple(shape)} is written with a value of {tuple(given.shape)}.")
+        raise PartialWriteError(f"A part of the shape {tuple(shape)} is written with a value of {tuple(given.shape)}.")
     if any(axis == 0 for axis, _, _ in windows):
-        raise TraceError("Writing to some elements of the batch is not recorded; join batches with torch.cat.")
+        raise PartialWriteError("Writing to some elements of the batch is not recorded.")
     joined: Proxy = _joined(x, value, windows, tuple(example.shape))
     return joined
 
@@ -69,7 +71,7 @@ def _windows(index: Any, shape: Sequence[int]) -> tuple[list[Window], list[int]]
             end = begin + 1
             single.append(axis)
         else:
-            raise TraceError(f"Writing to {entry!r} of an axis is not recorded: whole numbers and slices are.")
+            raise PartialWriteError(f"Writing to {entry!r} of an axis is not recorded: whole numbers and slices are.")
         if (begin, end) != (0, shape[axis]):
             windows.append((axis, begin, end))
     return windows, single

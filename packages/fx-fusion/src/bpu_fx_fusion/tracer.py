@@ -13,7 +13,7 @@ from torch.fx import Graph, Node, Proxy
 
 from . import torch_ao
 from .errors import FxFusionError, TraceError
-from .examples import UNKNOWN, ExampleProxy, Examples
+from .examples import UNKNOWN, ExampleProxy, Examples, admit_to_einops
 from .float_functional import FloatFunctional
 from .foreign import replace_foreign_modules
 from .graph_module import GraphModuleWithAttr
@@ -95,6 +95,7 @@ class Tracer(torch.fx.Tracer):
         replace_foreign_modules(working_copy)
         self._owners = [""]
         self.examples = None if self._example_inputs is None else Examples(root, self._example_inputs)
+        admit_to_einops()
         token = ACTIVE_RECORDER.set(self)
         try:
             with wrapped_names_patched():

@@ -1,4 +1,4 @@
-"""Choosing elements by what they hold: the places of the largest (30), and elements taken by index (31)."""
+"""Choosing elements by what they hold: the places of the largest (39), and elements taken by index (40)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Gather", "TopIndices"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TopIndices(Kernel):
-    """Where the k largest (or smallest) elements of an axis are, in order (30); of equal ones the first is first."""
+    """Where the k largest (or smallest) elements of an axis are, in order (39); of equal ones the first is first."""
 
     name: ClassVar[str] = "top_indices"
 
@@ -45,7 +45,7 @@ class TopIndices(Kernel):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gather(Kernel):
-    """Elements of an axis by an index each (31); indices outside stand for the first or last element."""
+    """Elements of an axis by an index each (40); indices outside stand for the first or last element."""
 
     name: ClassVar[str] = "gather"
     arity: ClassVar[tuple[int, int]] = (2, 2)

@@ -1,4 +1,4 @@
-"""Sampling feature maps at positions that are data: grid_sample (32) to (34), and RoI align (35) to (37).
+"""Sampling feature maps at positions that are data: grid_sample (41) to (43), and RoI align (44) to (46).
 
 Positions are integers in 256ths of a pixel, so their low 8 bits are the weights of the blend (28), as in resizing.
 The arithmetic is ours: how the hardware samples is not known. Written for numpy and torch alike.
@@ -57,7 +57,7 @@ def _neighbour(position: Array, which: int) -> tuple[Array, Array]:
 
 
 def sample_grid(kernel: GridSample, x: Array, grid: Array, image: Array) -> Array:
-    """Equations (32) to (34) on N, H, W, C and N, P, Q, 2 of int64; ``image`` counts the batch, of shape N, 1, 1."""
+    """Equations (41) to (43) on N, H, W, C and N, P, Q, 2 of int64; ``image`` counts the batch, of shape N, 1, 1."""
     sizes = x.shape[1:3]
     y, across = (
         (grid[..., 1 - axis] * kernel.factor[axis] + kernel.offset[axis]) >> kernel.shift[axis] for axis in (0, 1)
@@ -71,7 +71,7 @@ def sample_grid(kernel: GridSample, x: Array, grid: Array, image: Array) -> Arra
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GridSample(Kernel):
-    """Samples of a map at positions of a grid N, P, Q, (x, y): (32) to (34)."""
+    """Samples of a map at positions of a grid N, P, Q, (x, y): (41) to (43)."""
 
     name: ClassVar[str] = "grid_sample"
     arity: ClassVar[tuple[int, int]] = (2, 2)
@@ -111,7 +111,7 @@ class GridSample(Kernel):
 
 
 def _along(kernel: RoiAlign, level: int, begin: Array, end: Array, count: int, each: Array) -> Array:
-    """Return the sample positions (35), (36) of boxes along one axis, in 256ths of the level's pixels: n, samples."""
+    """Return the sample positions (44), (45) of boxes along one axis, in 256ths of the level's pixels: n, samples."""
     factor, shift = kernel.factor[level], kernel.shift[level]
     begin, end = ((value * factor + ((1 << shift) >> 1)) >> shift for value in (begin, end))
     extent = end - begin
@@ -123,7 +123,7 @@ def _along(kernel: RoiAlign, level: int, begin: Array, end: Array, count: int, e
 
 
 def roi_align(kernel: RoiAlign, maps: tuple[Array, ...], boxes: Array, xp: Any) -> Array:
-    """Equations (35) to (37) on maps 1, H, W, C and boxes n, 4 of int64."""
+    """Equations (44) to (46) on maps 1, H, W, C and boxes n, 4 of int64."""
     side, (high, wide) = kernel.samples, kernel.size
     x1, y1, x2, y2 = (boxes[:, i] for i in range(4))
     area = (x2 - x1).clip(0) * (y2 - y1).clip(0)
@@ -148,7 +148,7 @@ def roi_align(kernel: RoiAlign, maps: tuple[Array, ...], boxes: Array, xp: Any) 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RoiAlign(Kernel):
-    """Averages of samples in the bins of boxes (35) to (37); each box is pooled from the level of its area."""
+    """Averages of samples in the bins of boxes (44) to (46); each box is pooled from the level of its area."""
 
     name: ClassVar[str] = "roi_align"
     arity: ClassVar[tuple[int, int]] = (2, 6)

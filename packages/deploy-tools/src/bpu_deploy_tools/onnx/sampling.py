@@ -1,4 +1,4 @@
-"""Sampling at positions that are data, in integer operators of ONNX: grid_sample (32) to (34), RoI align (35) to (37)."""
+"""Sampling at positions that are data, in integer operators of ONNX: grid_sample and RoI align, (41) to (46)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _neighbour(g: Graph, position: str, which: int) -> tuple[str, str]:
 
 
 def grid_sample(g: Graph, row: MarchRow, k: GridSample, inputs: Sequence[str], specs: Sequence[TensorSpec]) -> str:
-    """Equations (32) to (34)."""
+    """Equations (41) to (43)."""
     grid = g.wide(inputs[1])
     positions = []
     for axis in (0, 1):
@@ -76,7 +76,7 @@ def grid_sample(g: Graph, row: MarchRow, k: GridSample, inputs: Sequence[str], s
 
 
 def _along(g: Graph, k: RoiAlign, level: int, begin: str, end: str, count: int) -> str:
-    """Return the sample positions (35), (36) of boxes along one axis: n, samples."""
+    """Return the sample positions (44), (45) of boxes along one axis: n, samples."""
     half = np.int64((1 << k.shift[level]) >> 1)
     low, high = (
         g.shift_right(g.plus(g.times(each, np.int64(k.factor[level])), half), k.shift[level]) for each in (begin, end)
@@ -91,7 +91,7 @@ def _along(g: Graph, k: RoiAlign, level: int, begin: str, end: str, count: int) 
 
 
 def roi_align(g: Graph, row: MarchRow, k: RoiAlign, inputs: Sequence[str], specs: Sequence[TensorSpec]) -> str:
-    """Equations (35) to (37)."""
+    """Equations (44) to (46)."""
     *maps, given = inputs
     boxes, side, (high, wide) = g.wide(given), k.samples, k.size
     x1, y1, x2, y2 = (_column(g, boxes, index) for index in range(4))

@@ -28,7 +28,7 @@ __all__ = ["ROWS"]
 def scaled(factor: float, largest: float = 0.0) -> tuple[int, int]:
     """Return (integer, shift) whose ratio is nearest to a factor, of 15 bits; ``largest`` fits into 30 bits with it."""
     shift = max(
-        (s for s in range(31) if abs(factor) * 2**s < 2**15 - 1 and largest * 2**s < 2**30),
+        (s for s in range(40) if abs(factor) * 2**s < 2**15 - 1 and largest * 2**s < 2**30),
         default=0,
     )
     return round(factor * 2**shift), shift
@@ -50,7 +50,7 @@ class GridSampleOperator(Operator):
         return F.grid_sample(inputs[0], inputs[1], self.mode, self.padding_mode, self.align_corners)
 
     def steps(self, out: Output, *inputs: QTensor) -> QTensor:
-        """Bring the grid to positions (32) and blend."""
+        """Bring the grid to positions (41) and blend."""
         x, grid = inputs
         sizes = tuple(int(n) for n in x.shape[2:])
         kernel = self.derived.get([grid.scale], lambda: self._kernel(sizes, float(grid.scale)), "grid", sizes)
