@@ -176,7 +176,9 @@ _BERNOULLI2 = MarchRow(
     moves_freely=False,
     batch=_upto(128, "D"),
     feature_size=_upto(4096, "D"),
-    refused_kernels=("add", "conv3d", "lut16", "matmul", "sum", "transpose"),
+    refused_kernels=(
+        *("add", "conv3d", "gather", "grid_sample", "lut16", "matmul", "roi_align", "sum", "top_indices", "transpose"),
+    ),
     resize_modes=((True, 8),),
     nearest_factor=Limit((1, 2, 4, 8, 16, 32), "M: powers of two; 2 and 4 measured"),
     resize_ratio=(185, 256),

@@ -289,6 +289,7 @@ def _unary(name: str, function: Callable[[Tensor], Tensor], formula: str) -> typ
     return register_leaf_module(type(name, (Unary,), attributes))
 
 
+Abs = _unary("Abs", torch.abs, "the absolute value")
 Acos = _unary("Acos", torch.acos, "arccos(x)")
 Acosh = _unary("Acosh", torch.acosh, "arcosh(x)")
 Asin = _unary("Asin", torch.asin, "arcsin(x)")

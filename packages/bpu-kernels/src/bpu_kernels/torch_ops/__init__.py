@@ -9,7 +9,7 @@ as they come, and its axes are the tensor's own.
 from __future__ import annotations
 
 from .layer_pass import Bits, LayerPass, Quantized, has_passes, quantize_rows
-from .run import CHANNEL_FIRST, run, tensors_to_numpy
+from .run import CHANNEL_FIRST, channel_first, run, tensors_to_numpy
 from .weighted import accumulate, finish
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LayerPass",
     "Quantized",
     "accumulate",
+    "channel_first",
     "finish",
     "has_passes",
     "quantize_rows",

@@ -17,7 +17,8 @@ from bpu_kernels.ops.layout import Reshape
 from bpu_kernels.ops.linear import Linear
 from bpu_kernels.whole_file import replace_file
 
-from .layers import BUILD
+from .errors import HbdkError
+from .layers import BUILD, NOT_BUILT
 from .plan import Plan, Ref, four, type_of
 from .process import Limits
 from .tools import Toolkit, find_toolkit
@@ -49,7 +50,21 @@ def build_hbir(
 
 
 def plan(program: Program) -> Plan:
-    """Return the calls that build a Program's HBIR."""
+    """Return the calls that build a Program's HBIR.
+
+    Raises:
+        HbdkError: it holds operators for which no HBIR is written; the message names each.
+    """
+    refused = [
+        f"\n  {node.name}: {node.kernel.name}: {NOT_BUILT[type(node.kernel)]}"
+        for node in program.nodes
+        if type(node.kernel) in NOT_BUILT
+    ]
+    if refused:
+        raise HbdkError(
+            f"no HBIR is written for operators of this Program:{''.join(refused)}\nLet the CPU compute them: put a "
+            "DeQuantStub before each and a QuantStub behind it, and split_segments makes the parts"
+        )
     p = Plan(program.row)
     tensors: dict[str, Ref] = {}
     for each in program.inputs:

@@ -1,4 +1,4 @@
-"""BUILD: the calls of the HBIR builder that make each operator; one row per kernel, checked for completeness."""
+"""BUILD: the calls of the HBIR builder that make each operator; NOT_BUILT: why the others have none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from bpu_kernels import TensorSpec
 from bpu_kernels.dtypes import qint8
 from bpu_kernels.kernel import Kernel
+from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
@@ -22,10 +23,11 @@ from bpu_kernels.ops.lut import Lut8, Lut16
 from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bpu_kernels.ops.reduce import Sum
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest
+from bpu_kernels.ops.sample import GridSample, RoiAlign
 
 from .plan import Plan, Ref, four, tuple_of, type_of
 
-__all__ = ["BUILD"]
+__all__ = ["BUILD", "NOT_BUILT"]
 
 Inputs = list[Ref]
 Specs = list[TensorSpec]
@@ -293,3 +295,13 @@ BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
     Transpose: _transpose,
 }
 """Kernel -> the calls that build it."""
+
+_OURS = "its rule is ours, and what the hardware computes has not been recorded"
+
+NOT_BUILT: dict[type[Kernel], str] = {
+    Gather: _OURS,
+    GridSample: _OURS,
+    RoiAlign: _OURS,
+    TopIndices: _OURS,
+}
+"""Kernel -> why no HBIR is written for it."""

@@ -1,4 +1,4 @@
-"""Resizing feature maps, nearest and bilinear; the scale stays."""
+"""Resizing feature maps, nearest, bilinear and bicubic; the scale stays."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 from .average import pair
+from .bicubic import resize_bicubic
 
 __all__ = ["ROWS"]
 
@@ -63,6 +64,8 @@ class ResizeOperator(Operator):
         """Copy, or blend with 8-bit weights."""
         if size == tuple(x.shape[2:]):
             return x
+        if self.mode == "bicubic":
+            return resize_bicubic(self, x, size)
         kernel: Kernel = ResizeNearest(size=size)
         if self.mode == "bilinear":
             legacy, precision = self.row.resize_modes[-1]
@@ -104,8 +107,9 @@ class QATInterpolate(ResizeOperator, QATModule):
     ) -> list[str]:
         """Nearest by the march's factors, or bilinear without align_corners; int8."""
         found = type_problems(inputs, [qint8])
-        if module.mode not in ("nearest", "bilinear"):
-            found.append(f"mode {module.mode!r} (allowed: 'nearest', 'bilinear')")
+        modes = ("nearest", "bilinear", *(("bicubic",) if row.moves_freely else ()))
+        if module.mode not in modes:
+            found.append(f"mode {module.mode!r} (allowed: {', '.join(map(repr, modes))})")
         if module.align_corners:
             found.append("align_corners=True (allowed: False, None)")
         factors = module.scale_factor if isinstance(module.scale_factor, (tuple, list)) else [module.scale_factor]
@@ -119,7 +123,8 @@ ROWS = (
         name="Interpolate",
         floats=(Interpolate, nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d),
         qat=QATInterpolate,
-        kernels=("resize_nearest", "resize_bilinear"),
-        note="Bilinear samples at pixel centres (align_corners=False), weights of 8 bits.",
+        kernels=("resize_nearest", "resize_bilinear", "linear", "transpose"),
+        note="Bilinear samples at pixel centres (align_corners=False), weights of 8 bits. Bicubic is two linear layers "
+        "with constant weights in 64ths; what leaves the range of the input saturates.",
     ),
 )
