@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import bpu_kernels
 from bpu_deploy_tools import lower
@@ -16,9 +17,9 @@ from bpu_deploy_tools.layout import channels_last
 from bpu_kernels import KERNELS, Program, ProgramBuilder, quant_dtype
 from bpu_kernels.march import March, march_row
 from bpu_kernels.ops.constant import Constant
-from bpu_kernels.testing import assert_integers_equal, random_case
+from bpu_kernels.testing import assert_integers_equal, random_case, random_program
 from bpu_qat_nn import convert_fx
-from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
+from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs, train_steps
 from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig, march_scope
 
 WITHOUT_OPERATOR = ("constant", "reinterpret")
@@ -30,6 +31,13 @@ OPERATORS = [
     for march in March
     if name not in (*march_row(march).refused_kernels, *WITHOUT_OPERATOR)
 ]
+CASES_OF_MODULES = [
+    pytest.param(name, march, bits, id=f"{name}-{march}-{bits}")
+    for name, case in CASES.items()
+    for march in case.marches
+    for bits in case.bits
+    if bits == 8 or march is not March.BERNOULLI2
+]
 WHOLE_NETS = [pytest.param(name, march, id=f"{name}-{march}") for name, case in NETS.items() for march in case.marches]
 
 
@@ -39,6 +47,20 @@ def toolkit() -> Toolkit:
         return find_toolkit()
     except HbdkNotFoundError as error:
         pytest.skip(str(error).splitlines()[0])
+
+
+def stored(inputs: tuple[Tensor, ...], program: Program) -> dict[str, Any]:
+    """Quantize real inputs, in a Program's layout."""
+    pairs = zip(program.inputs, inputs, strict=True)
+    arrays = {each.name: np.ascontiguousarray(x.permute(channels_last(x.dim())).numpy()) for each, x in pairs}
+    return bpu_kernels.quantize_inputs(program, arrays)
+
+
+def assert_simulated(program: Program, inputs: dict[str, Any], toolkit: Toolkit) -> None:
+    """Compare every output of the simulator with the numpy reference."""
+    got = simulate(program, inputs, toolkit=toolkit, limits=Limits(seconds=200, memory_gib=10))
+    for output, value in bpu_kernels.run(program, inputs).items():
+        assert_integers_equal(got[output], value, what=output)
 
 
 def one_operator(name: str, march: March, seed: int) -> tuple[Program, dict[str, Any]]:
@@ -56,8 +78,7 @@ def test_simulator_gives_the_integers_of_the_operator(name: str, march: March, t
         program, inputs = one_operator(name, march, seed)
         if not any(call["function"] != "ModelInput" for call in plan(program).calls):
             continue  # a case for which nothing runs, such as joining one tensor
-        got = simulate(program, inputs, toolkit=toolkit, limits=Limits(seconds=120, memory_gib=8))["y"]
-        assert_integers_equal(got, bpu_kernels.run(program, inputs)["y"], what=f"{name}, seed {seed}")
+        assert_simulated(program, inputs, toolkit)
 
 
 @pytest.mark.hbdk
@@ -70,8 +91,7 @@ def test_simulator_takes_constants_as_operands(march: March, toolkit: Toolkit) -
     values = builder.input("x", x.shape, x.dtype, 1.0), builder.add(constant, name="table", scale=1.0)
     builder.output(builder.add(kernel, *values, name="sum", scale=1.0), "y")
     program = builder.build()
-    got = simulate(program, {"x": x}, toolkit=toolkit)["y"]
-    assert_integers_equal(got, bpu_kernels.run(program, {"x": x})["y"])
+    assert_simulated(program, {"x": x}, toolkit)
 
 
 @pytest.mark.hbdk
@@ -84,15 +104,28 @@ def test_simulator_gives_the_integers_of_the_net(name: str, march: March, toolki
     reals = real_inputs([(1, *shape[1:]) for shape in case.shapes], seed=5)
     with march_scope(march):
         program = lower(convert_fx(model), reals)
-    stored = {
-        each.name: np.ascontiguousarray(x.permute(channels_last(x.dim())).numpy())
-        for each, x in zip(program.inputs, reals, strict=True)
-    }
-    inputs = bpu_kernels.quantize_inputs(program, stored)
-    expected = bpu_kernels.run(program, inputs)
-    got = simulate(program, inputs, toolkit=toolkit)
-    for output in expected:
-        assert_integers_equal(got[output], expected[output], what=output)
+    assert_simulated(program, stored(reals, program), toolkit)
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize(("name", "march", "bits"), CASES_OF_MODULES)
+def test_simulator_gives_the_integers_of_the_module(name: str, march: March, bits: int, toolkit: Toolkit) -> None:
+    case = CASES[name]
+    model = prepared(case.model(), march, bits)
+    calibrate(model, case.shapes)
+    train_steps(model, case.shapes)
+    reals = real_inputs(case.shapes, seed=11)
+    with march_scope(march):
+        program = lower(convert_fx(model), reals)
+    assert_simulated(program, stored(reals, program), toolkit)
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize("march", list(March), ids=str)
+def test_simulator_gives_the_integers_of_random_programs(march: March, toolkit: Toolkit) -> None:
+    for seed in range(12):
+        program, x = random_program(march, np.random.default_rng(seed))
+        assert_simulated(program, {"x": x}, toolkit)
 
 
 @pytest.mark.hbdk
@@ -106,8 +139,7 @@ def test_simulator_sees_nv12_as_the_program_does(march: March, toolkit: Toolkit)
     builder.output(builder.add(kernel, image, name="rgb", scale=0.02), "rgb")
     program = builder.build()
     frame = np.random.default_rng(0).integers(0, 256, 32 * 48 * 3 // 2, dtype=np.uint8)
-    got = simulate(program, {"image": frame}, toolkit=toolkit)["rgb"]
-    assert_integers_equal(got, bpu_kernels.run(program, {"image": frame})["rgb"])
+    assert_simulated(program, {"image": frame}, toolkit)
 
 
 def test_every_kernel_has_builder_calls() -> None:
