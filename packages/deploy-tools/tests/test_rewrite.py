@@ -16,11 +16,13 @@ from bpu_deploy_tools.hbdk.rewrite import rewritten
 from bpu_kernels import Program, ProgramBuilder, UnsupportedError, Value, quant_dtype
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.march import March
+from bpu_kernels.multiplier import ResidualScale
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.elementwise import Mul, Reinterpret, Relu
-from bpu_kernels.ops.layout import Reshape, Slice
+from bpu_kernels.ops.layout import Pad, Reshape, Slice
 from bpu_kernels.ops.linear import Linear
+from bpu_kernels.ops.pool import MaxPool2d
 from bpu_kernels.testing import assert_integers_equal, random_program
 
 SHAPE = (1, 8, 8, 4)
@@ -49,6 +51,14 @@ def every_second(builder: ProgramBuilder, x: Value) -> Value:
 
 def relu(builder: ProgramBuilder, x: Value, name: str = "relu") -> Value:
     return builder.add(Relu(), x, name=name, scale=1.0)
+
+
+def padded(builder: ProgramBuilder, x: Value, name: str = "pad") -> Value:
+    return builder.add(Pad(before=(0, 1, 0, 0), after=(0, 0, 1, 0), value=3), x, name=name, scale=1.0)
+
+
+def one_by_one(builder: ProgramBuilder, x: Value) -> Value:
+    return builder.add(MaxPool2d(kernel=(1, 1), stride=(1, 1)), x, name="pool", scale=1.0)
 
 
 def flattened(builder: ProgramBuilder, x: Value) -> Value:
@@ -84,6 +94,18 @@ PROGRAMS: dict[str, tuple[Callable[[ProgramBuilder, Value], list[Value]], list[s
         ["conv2d", "relu", "pad", "slice"],
     ),
     "every second element of an input": (lambda b, x: [every_second(b, x)], ["slice"]),
+    "output of a convolution that ReLU reads": (
+        lambda b, x: [y := dilated(b, x), relu(b, y)],
+        ["conv2d", "pad", "relu"],
+    ),
+    "ReLU twice behind a pool of one element": (
+        lambda b, x: [relu(b, y := one_by_one(b, dilated(b, x))), relu(b, y, "again")],
+        ["conv2d", "max_pool2d", "pad", "relu", "pad", "relu"],
+    ),
+    "padded output that is padded again": (
+        lambda b, x: [y := padded(b, x), padded(b, y, "again")],
+        ["pad", "lut8", "pad"],
+    ),
     "node that nothing uses": (lambda b, x: (relu(b, x, "dead"), [relu(b, x)])[1], ["relu"]),
     "same tensor twice": (lambda b, x: [y := relu(b, x), y], ["relu"]),
     "the input itself": (lambda b, x: [relu(b, x), x], ["relu"]),
@@ -170,8 +192,6 @@ def test_input_that_no_output_depends_on_is_refused() -> None:
 
 
 def test_convolution_of_a_constant_with_a_residual_is_refused() -> None:
-    from bpu_kernels.multiplier import ResidualScale
-
     builder = ProgramBuilder("bayes")
     x = builder.input("x", SHAPE, "qint8", 1.0)
     residual = ResidualScale(sumin_scale=np.ones(1, np.int32), sumin_left_shift=np.zeros(1, np.int32))

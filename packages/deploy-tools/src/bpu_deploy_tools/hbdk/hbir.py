@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bpu_kernels import Program
 from bpu_kernels.ops.constant import Constant
-from bpu_kernels.ops.layout import Pad
 from bpu_kernels.whole_file import replace_file
 
 from .layers import BUILD
 from .plan import Plan, Ref, four, type_of
 from .process import Limits
-from .rewrite import copying, rewritten
+from .rewrite import Rewritten, copying, moves_nothing, rewritten
 from .tools import Toolkit, find_toolkit
 
 __all__ = ["build_hbir", "plan"]
@@ -65,13 +65,21 @@ def plan(program: Program) -> Plan:
     for node in built.nodes:
         p.node = node.name
         specs = [built.specs[name] for name in node.inputs]
-        tensors[node.output] = BUILD[type(node.kernel)](p, node.kernel, [tensors[name] for name in node.inputs], specs)
-    taken = {*p.inputs, *(tensors[node.output]["tensor"] for node in built.nodes if isinstance(node.kernel, Constant))}
+        given = [tensors[name] for name in node.inputs]
+        idle = bool(given) and moves_nothing(node.kernel, specs[0])
+        tensors[node.output] = given[0] if idle else BUILD[type(node.kernel)](p, node.kernel, given, specs)
+    _hand_out(p, program, built, tensors)
+    return p
+
+
+def _hand_out(p: Plan, program: Program, built: Rewritten, tensors: Mapping[str, Ref]) -> None:
+    """Name the outputs; what would be handed out as it came in, or twice, is copied, since the tools abort on it."""
+    made_by = {tensors[node.output]["tensor"]: node.kernel for node in reversed(built.nodes)}
+    taken = {*p.inputs, *(tensor for tensor, kernel in made_by.items() if isinstance(kernel, Constant))}
     for output in program.outputs:
-        p.node, spec = output.tensor, program.specs[output.tensor]
-        made = tensors[output.tensor]
-        if made["tensor"] in taken:  # the tools abort on what is handed out as it came, or twice
-            made = BUILD[Pad](p, copying(spec), [made], [spec])
+        p.node, spec, made = output.tensor, program.specs[output.tensor], tensors[output.tensor]
+        if made["tensor"] in taken:
+            kernel = copying(spec, made_by.get(made["tensor"]))
+            made = BUILD[type(kernel)](p, kernel, [made], [spec])
         taken.add(made["tensor"])
         p.outputs.append(made["tensor"])
-    return p

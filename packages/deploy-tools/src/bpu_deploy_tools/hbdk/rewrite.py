@@ -5,26 +5,38 @@
     flattening -> linear layer                 a convolution over the whole map, which moves no data
     constant * x                               x * constant
     a dilated convolution ... -> slice by 2    a dilated convolution ... -> copy -> slice by 2
+    x -> ReLU, where x has other readers       x -> copy -> ReLU
+    padding -> padding, the first an output    padding -> copy -> padding
 What cannot be brought into a form that they take is refused with the reason. All of this was found by black-box runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from bpu_kernels import Node, Problem, Program, TensorSpec, UnsupportedError
-from bpu_kernels.dtypes import qint32
+from bpu_kernels.dtypes import qint8, qint32
+from bpu_kernels.kernel import Kernel
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d
-from bpu_kernels.ops.elementwise import Mul
-from bpu_kernels.ops.layout import Pad, Reshape, Slice
+from bpu_kernels.ops.elementwise import Mul, Reinterpret, Relu
+from bpu_kernels.ops.layout import Pad, Reshape, Slice, Transpose
 from bpu_kernels.ops.linear import Linear
+from bpu_kernels.ops.lut import Lut8
+from bpu_kernels.ops.pool import MaxPool2d
+from bpu_kernels.ops.resize import ResizeNearest
 
-__all__ = ["Rewritten", "copying", "rewritten"]
+from .plan import four
+
+__all__ = ["Rewritten", "copying", "moves_nothing", "rewritten"]
 
 CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d)
 
@@ -45,7 +57,7 @@ def rewritten(program: Program) -> Rewritten:
         UnsupportedError: an input is of no use, or a convolution reads a constant.
     """
     nodes = _with_constants_second(_joined_linears(_folded(program), program), program.specs)
-    nodes, specs = _with_copies(nodes, program.specs)
+    nodes, specs = _with_copies(nodes, program)
     used = _used(nodes, [output.tensor for output in program.outputs])
     _expect_buildable(program, used)
     return Rewritten(nodes=tuple(used), specs=specs)
@@ -105,33 +117,90 @@ def _alike(node: Node, specs: Mapping[str, TensorSpec]) -> bool:
     return len({specs[name].dtype for name in node.inputs}) == 1
 
 
-def _with_copies(nodes: list[Node], specs: Mapping[str, TensorSpec]) -> tuple[list[Node], dict[str, TensorSpec]]:
-    """Copy what a strided slice reads if there is a dilated convolution above, or the checker's passes do not end."""
-    dilated: set[str] = set()
-    found, known = [], dict(specs)
+def _with_copies(nodes: list[Node], program: Program) -> tuple[list[Node], dict[str, TensorSpec]]:
+    """Copy what an operator reads where the tools would merge it with its source, and break."""
+    reads = _Reads(nodes, program)
+    found, specs = [], dict(program.specs)
     for node in nodes:
-        if max(getattr(node.kernel, "dilation", (1,))) > 1 or dilated.intersection(node.inputs):
-            dilated.add(node.output)
-        if isinstance(node.kernel, Slice) and max(node.kernel.step) > 1 and node.inputs[0] in dilated:
-            copy = _copied(node, known)
+        if reads.needs_copy(node):
+            copy = _copied(node, specs, reads.source(node.inputs[0]))
             found.append(copy)
             node = dataclasses.replace(node, inputs=(copy.output,))
         found.append(node)
-    return found, known
+    return found, specs
 
 
-def _copied(node: Node, specs: dict[str, TensorSpec]) -> Node:
+class _Reads:
+    """Who reads which tensor, and what it comes from; nodes that move nothing are looked through."""
+
+    def __init__(self, nodes: list[Node], program: Program) -> None:
+        self._origins: dict[str, str] = {}
+        for node in nodes:
+            if node.inputs and moves_nothing(node.kernel, program.specs[node.inputs[0]]):
+                self._origins[node.output] = self.origin(node.inputs[0])
+        working = [node for node in nodes if node.output not in self._origins]
+        self.handed_out = {self.origin(output.tensor) for output in program.outputs}
+        self.counts = Counter([*self.handed_out, *(self.origin(name) for node in working for name in node.inputs)])
+        self.kernels = {node.output: node.kernel for node in working}
+        self.dilated: set[str] = set()
+        """Tensors in which a dilated convolution has a part."""
+        for node in nodes:
+            if max(getattr(node.kernel, "dilation", (1,))) > 1 or self.dilated.intersection(node.inputs):
+                self.dilated.add(node.output)
+
+    def origin(self, tensor: str) -> str:
+        """Return the tensor that this is in HBIR."""
+        return self._origins.get(tensor, tensor)
+
+    def source(self, tensor: str) -> Kernel | None:
+        """Return the kernel that makes a tensor, None for an input."""
+        return self.kernels.get(self.origin(tensor))
+
+    def needs_copy(self, node: Node) -> bool:
+        """Whether the tools break on a node if it reads its input itself."""
+        kernel, read = node.kernel, node.inputs[0] if node.inputs else ""
+        if isinstance(kernel, Slice):  # the passes of the checker do not end
+            return max(kernel.step) > 1 and read in self.dilated
+        if isinstance(kernel, Relu):  # it becomes a part of its source, which nothing else can read then
+            return self.source(read) is not None and self.counts[self.origin(read)] > 1
+        if isinstance(kernel, Pad):  # both become one
+            return isinstance(self.source(read), Pad) and self.origin(read) in self.handed_out
+        return False
+
+
+def moves_nothing(kernel: Kernel, x: TensorSpec) -> bool:
+    """Whether a kernel's output is its input in HBIR, where tools break on some layers that do nothing."""
+    return type(kernel) in IDLE and IDLE[type(kernel)](kernel, x)
+
+
+IDLE: dict[type[Kernel], Callable[[Any, TensorSpec], bool]] = {
+    MaxPool2d: lambda k, x: k.kernel == k.stride == (1, 1) and not any(k.pad),
+    Reinterpret: lambda k, x: True,
+    Reshape: lambda k, x: four(k.shape) == four(x.shape),
+    ResizeNearest: lambda k, x: k.size == x.shape[1:3],
+    Slice: lambda k, x: k.infer(x).shape == x.shape,
+    Transpose: lambda k, x: list(k.axes) == sorted(k.axes),
+}
+"""Kernel -> whether it moves nothing for an input."""
+
+
+def _copied(node: Node, specs: dict[str, TensorSpec], source: Kernel | None) -> Node:
     """Return a node that copies what another reads."""
-    (source,) = node.inputs
-    output = f"{source}.copy"
+    (read,) = node.inputs
+    output = f"{read}.copy"
     while output in specs:
         output += "_"
-    specs[output] = specs[source]
-    return dataclasses.replace(node, kernel=copying(specs[source]), output=output)
+    specs[output] = specs[read]
+    return dataclasses.replace(node, kernel=copying(specs[read], source), output=output)
 
 
-def copying(spec: TensorSpec) -> Pad:
-    """Return the kernel that copies: padding by nothing, which every march has and no tool removes."""
+def copying(spec: TensorSpec, source: Kernel | None) -> Kernel:
+    """Return a kernel that copies what another gives, and that no tool removes.
+
+    That is padding by nothing; behind a padding, with which it would become one, the table of the identity.
+    """
+    if isinstance(source, Pad) and spec.dtype is qint8:
+        return Lut8(table=np.arange(qint8.min, qint8.max + 1, dtype=np.int8))
     nothing = (0,) * len(spec.shape)
     return Pad(before=nothing, after=nothing)
 
