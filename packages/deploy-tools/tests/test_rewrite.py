@@ -22,7 +22,7 @@ from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.elementwise import Mul, Reinterpret, Relu
 from bpu_kernels.ops.layout import Pad, Reshape, Slice
 from bpu_kernels.ops.linear import Linear
-from bpu_kernels.ops.pool import MaxPool2d
+from bpu_kernels.ops.pool import AvgPool2d, MaxPool2d
 from bpu_kernels.testing import assert_integers_equal, random_program
 
 SHAPE = (1, 8, 8, 4)
@@ -61,6 +61,18 @@ def one_by_one(builder: ProgramBuilder, x: Value) -> Value:
     return builder.add(MaxPool2d(kernel=(1, 1), stride=(1, 1)), x, name="pool", scale=1.0)
 
 
+def corner(builder: ProgramBuilder, x: Value) -> Value:
+    return builder.add(Slice(start=(0,) * 4, stop=(1, 3, 3, 4), step=(1,) * 4), x, name="corner", scale=1.0)
+
+
+def average(builder: ProgramBuilder, x: Value, **window: Any) -> Value:
+    return builder.add(AvgPool2d(multiplier=multiplier(4), **window), x, name="average", scale=1.0)
+
+
+def maximum(builder: ProgramBuilder, x: Value, **window: Any) -> Value:
+    return builder.add(MaxPool2d(**window), x, name="maximum", scale=1.0)
+
+
 def flattened(builder: ProgramBuilder, x: Value) -> Value:
     size = prod(x.spec.shape)
     flat = builder.add(Reshape(shape=(1, size)), x, name="flat", scale=1.0)
@@ -87,7 +99,7 @@ PROGRAMS: dict[str, tuple[Callable[[ProgramBuilder, Value], list[Value]], list[s
     "flattening before a linear layer": (lambda b, x: [flattened(b, x)], ["conv2d"]),
     "flattening that is an output too": (
         lambda b, x: [flat := b.add(Reshape(shape=(1, 256)), x, name="flat", scale=1.0), relu(b, flat)],
-        ["reshape", "relu"],
+        ["reshape", "pad", "relu"],
     ),
     "every second element of a dilated convolution": (
         lambda b, x: [every_second(b, relu(b, dilated(b, x)))],
@@ -105,6 +117,26 @@ PROGRAMS: dict[str, tuple[Callable[[ProgramBuilder, Value], list[Value]], list[s
     "padded output that is padded again": (
         lambda b, x: [y := padded(b, x), padded(b, y, "again")],
         ["pad", "lut8", "pad"],
+    ),
+    "average pool with padding, as large as the map": (
+        lambda b, x: [average(b, corner(b, x), kernel=(3, 3), stride=(2, 2), pad=(1, 1))],
+        ["slice", "pad", "avg_pool2d"],
+    ),
+    "average pool with one padded window": (
+        lambda b, x: [average(b, corner(b, x), kernel=(3, 3), stride=(4, 4), pad=(1, 1), ceil_mode=True)],
+        ["slice", "pad", "avg_pool2d"],
+    ),
+    "max pool of one window of many": (
+        lambda b, x: [maximum(b, corner(b, x), kernel=(2, 2), stride=(3, 3))],
+        ["slice", "slice", "max_pool2d"],
+    ),
+    "max pool of one window and its padding": (
+        lambda b, x: [maximum(b, corner(b, x), kernel=(3, 3), stride=(4, 4), pad=(1, 1))],
+        ["slice", "slice", "max_pool2d"],
+    ),
+    "max pool over the whole map": (
+        lambda b, x: [maximum(b, corner(b, x), kernel=(3, 3), stride=(1, 1))],
+        ["slice", "max_pool2d"],
     ),
     "node that nothing uses": (lambda b, x: (relu(b, x, "dead"), [relu(b, x)])[1], ["relu"]),
     "same tensor twice": (lambda b, x: [y := relu(b, x), y], ["relu"]),

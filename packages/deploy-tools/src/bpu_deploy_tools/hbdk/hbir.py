@@ -66,8 +66,10 @@ def plan(program: Program) -> Plan:
         p.node = node.name
         specs = [built.specs[name] for name in node.inputs]
         given = [tensors[name] for name in node.inputs]
-        idle = bool(given) and moves_nothing(node.kernel, specs[0])
-        tensors[node.output] = given[0] if idle else BUILD[type(node.kernel)](p, node.kernel, given, specs)
+        if moves_nothing(node, built.specs):
+            tensors[node.output] = given[0]
+        else:
+            tensors[node.output] = BUILD[type(node.kernel)](p, node.kernel, given, specs)
     _hand_out(p, program, built, tensors)
     return p
 

@@ -190,8 +190,6 @@ def _max_pool2d(p: Plan, k: MaxPool2d, inputs: Inputs, specs: Specs) -> Ref:
 
 
 def _concat(p: Plan, k: Concat, inputs: Inputs, specs: Specs) -> Ref:
-    if len(inputs) == 1:
-        return inputs[0]
     layer, dtype = p.layer(), type_of(specs[0].dtype)
     return p.call("base", "CreateConcatLayer", inputs, layer, _axis(k.axis, specs[0]), dtype, f"{layer}_output")
 

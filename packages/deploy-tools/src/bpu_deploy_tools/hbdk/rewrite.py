@@ -7,6 +7,7 @@
     a dilated convolution ... -> slice by 2    a dilated convolution ... -> copy -> slice by 2
     x -> ReLU, where x has other readers       x -> copy -> ReLU
     padding -> padding, the first an output    padding -> copy -> padding
+    pools that look like global ones           see ``pools``
 What cannot be brought into a form that they take is refused with the reason. All of this was found by black-box runs.
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 from bpu_kernels import Node, Problem, Program, TensorSpec, UnsupportedError
 from bpu_kernels.dtypes import qint8, qint32
 from bpu_kernels.kernel import Kernel
+from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d
@@ -35,6 +37,7 @@ from bpu_kernels.ops.pool import MaxPool2d
 from bpu_kernels.ops.resize import ResizeNearest
 
 from .plan import four
+from .pools import with_plain_pools
 
 __all__ = ["Rewritten", "copying", "moves_nothing", "rewritten"]
 
@@ -57,7 +60,8 @@ def rewritten(program: Program) -> Rewritten:
         UnsupportedError: an input is of no use, or a convolution reads a constant.
     """
     nodes = _with_constants_second(_joined_linears(_folded(program), program), program.specs)
-    nodes, specs = _with_copies(nodes, program)
+    nodes, specs = with_plain_pools(nodes, program.specs)
+    nodes, specs = _with_copies(nodes, program, specs)
     used = _used(nodes, [output.tensor for output in program.outputs])
     _expect_buildable(program, used)
     return Rewritten(nodes=tuple(used), specs=specs)
@@ -117,10 +121,12 @@ def _alike(node: Node, specs: Mapping[str, TensorSpec]) -> bool:
     return len({specs[name].dtype for name in node.inputs}) == 1
 
 
-def _with_copies(nodes: list[Node], program: Program) -> tuple[list[Node], dict[str, TensorSpec]]:
+def _with_copies(
+    nodes: list[Node], program: Program, known: Mapping[str, TensorSpec]
+) -> tuple[list[Node], dict[str, TensorSpec]]:
     """Copy what an operator reads where the tools would merge it with its source, and break."""
-    reads = _Reads(nodes, program)
-    found, specs = [], dict(program.specs)
+    reads = _Reads(nodes, program, known)
+    found, specs = [], dict(known)
     for node in nodes:
         if reads.needs_copy(node):
             copy = _copied(node, specs, reads.source(node.inputs[0]))
@@ -133,10 +139,10 @@ def _with_copies(nodes: list[Node], program: Program) -> tuple[list[Node], dict[
 class _Reads:
     """Who reads which tensor, and what it comes from; nodes that move nothing are looked through."""
 
-    def __init__(self, nodes: list[Node], program: Program) -> None:
+    def __init__(self, nodes: list[Node], program: Program, specs: Mapping[str, TensorSpec]) -> None:
         self._origins: dict[str, str] = {}
         for node in nodes:
-            if node.inputs and moves_nothing(node.kernel, program.specs[node.inputs[0]]):
+            if moves_nothing(node, specs):
                 self._origins[node.output] = self.origin(node.inputs[0])
         working = [node for node in nodes if node.output not in self._origins]
         self.handed_out = {self.origin(output.tensor) for output in program.outputs}
@@ -168,12 +174,14 @@ class _Reads:
         return False
 
 
-def moves_nothing(kernel: Kernel, x: TensorSpec) -> bool:
-    """Whether a kernel's output is its input in HBIR, where tools break on some layers that do nothing."""
-    return type(kernel) in IDLE and IDLE[type(kernel)](kernel, x)
+def moves_nothing(node: Node, specs: Mapping[str, TensorSpec]) -> bool:
+    """Whether a node's output is its input in HBIR, where the tools break on some layers that do nothing."""
+    idle = IDLE.get(type(node.kernel))
+    return idle is not None and len(node.inputs) == 1 and idle(node.kernel, specs[node.inputs[0]])
 
 
 IDLE: dict[type[Kernel], Callable[[Any, TensorSpec], bool]] = {
+    Concat: lambda k, x: True,
     MaxPool2d: lambda k, x: k.kernel == k.stride == (1, 1) and not any(k.pad),
     Reinterpret: lambda k, x: True,
     Reshape: lambda k, x: four(k.shape) == four(x.shape),
@@ -181,7 +189,7 @@ IDLE: dict[type[Kernel], Callable[[Any, TensorSpec], bool]] = {
     Slice: lambda k, x: k.infer(x).shape == x.shape,
     Transpose: lambda k, x: list(k.axes) == sorted(k.axes),
 }
-"""Kernel -> whether it moves nothing for an input."""
+"""Kernel of one input -> whether it moves nothing."""
 
 
 def _copied(node: Node, specs: dict[str, TensorSpec], source: Kernel | None) -> Node:
