@@ -39,9 +39,9 @@ def constant(builder: ProgramBuilder) -> Value:
     return builder.add(Constant(values=values, shape=SHAPE, dtype=quant_dtype("qint8")), name="constant", scale=1.0)
 
 
-def dilated(builder: ProgramBuilder, x: Value) -> Value:
-    weight = RNG.integers(-128, 128, (4, 3, 3, 4)).astype(np.int8)
-    kernel = Conv2d(weight=weight, multiplier=multiplier(), pad=(2, 2), dilation=(2, 2))
+def dilated(builder: ProgramBuilder, x: Value, taps: tuple[int, int] = (3, 3), pad: tuple[int, int] = (2, 2)) -> Value:
+    weight = RNG.integers(-128, 128, (4, *taps, 4)).astype(np.int8)
+    kernel = Conv2d(weight=weight, multiplier=multiplier(), pad=pad, dilation=(2, 2))
     return builder.add(kernel, x, name="dilated", scale=1.0)
 
 
@@ -138,6 +138,8 @@ PROGRAMS: dict[str, tuple[Callable[[ProgramBuilder, Value], list[Value]], list[s
         lambda b, x: [maximum(b, corner(b, x), kernel=(3, 3), stride=(1, 1))],
         ["slice", "max_pool2d"],
     ),
+    "dilation along an axis of one tap": (lambda b, x: [dilated(b, x, (1, 3), (0, 2))], ["conv2d"]),
+    "dilation that does not divide the padding": (lambda b, x: [dilated(b, x, (3, 2), (2, 1))], ["pad", "conv2d"]),
     "node that nothing uses": (lambda b, x: (relu(b, x, "dead"), [relu(b, x)])[1], ["relu"]),
     "same tensor twice": (lambda b, x: [y := relu(b, x), y], ["relu"]),
     "the input itself": (lambda b, x: [relu(b, x), x], ["relu"]),

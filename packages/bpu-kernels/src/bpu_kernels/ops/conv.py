@@ -221,6 +221,7 @@ def conv2d_limits(
     ``covers_map``: the kernel is as large as the map, and there is neither padding nor a residual.
     """
     taps = prod(kernel) * in_channels // groups
+    dilation = tuple(d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True))  # of one tap it means nothing
     depthwise = groups == in_channels  # one channel counts as depthwise too
     largest = row.full_kernel if covers_map else row.depthwise_kernel if depthwise else row.kernel
     found = [

@@ -7,7 +7,7 @@
     a dilated convolution ... -> slice by 2    a dilated convolution ... -> copy -> slice by 2
     x -> ReLU, where x has other readers       x -> copy -> ReLU
     padding -> padding, the first an output    padding -> copy -> padding
-    pools that look like global ones           see ``pools``
+    some pools and dilated convolutions        see ``windows``
 What cannot be brought into a form that they take is refused with the reason. All of this was found by black-box runs.
 """
 
@@ -37,7 +37,7 @@ from bpu_kernels.ops.pool import MaxPool2d
 from bpu_kernels.ops.resize import ResizeNearest
 
 from .plan import four
-from .pools import with_plain_pools
+from .windows import with_plain_windows
 
 __all__ = ["Rewritten", "copying", "moves_nothing", "rewritten"]
 
@@ -60,7 +60,7 @@ def rewritten(program: Program) -> Rewritten:
         UnsupportedError: an input is of no use, or a convolution reads a constant.
     """
     nodes = _with_constants_second(_joined_linears(_folded(program), program), program.specs)
-    nodes, specs = with_plain_pools(nodes, program.specs)
+    nodes, specs = with_plain_windows(nodes, program.specs)
     nodes, specs = _with_copies(nodes, program, specs)
     used = _used(nodes, [output.tensor for output in program.outputs])
     _expect_buildable(program, used)
