@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 import bpu_kernels
-from bpu_deploy_tools import lower
+from bpu_deploy_tools import lower, with_yuv_input
 from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, Toolkit, find_toolkit, simulate
 from bpu_deploy_tools.hbdk.hbir import plan
 from bpu_deploy_tools.hbdk.layers import BUILD
@@ -105,6 +106,23 @@ def test_simulator_gives_the_integers_of_the_net(name: str, march: March, toolki
     with march_scope(march):
         program = lower(convert_fx(model), reals)
     assert_simulated(program, stored(reals, program), toolkit)
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize("source", ["pyramid", "resizer"])
+@pytest.mark.parametrize("march", list(March), ids=str)
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_simulator_gives_the_integers_of_the_net_on_nv12(
+    name: str, march: March, source: str, toolkit: Toolkit
+) -> None:
+    case = NETS[name]
+    model = prepared(case.model(), march)
+    calibrate(model, case.shapes)
+    shape = (1, *case.shapes[0][1:])
+    with march_scope(march):
+        program = with_yuv_input(lower(convert_fx(model), torch.zeros(shape)), source=source)
+    frame = np.random.default_rng(2).integers(0, 256, shape[2] * shape[3] * 3 // 2, dtype=np.uint8)
+    assert_simulated(program, {program.inputs[0].name: frame}, toolkit)
 
 
 @pytest.mark.hbdk
