@@ -86,7 +86,7 @@ class MarchRow:
     # Operator limits (section 13)
     kernel: Limit
     full_kernel: Limit
-    """Kernel that covers the whole map, without padding."""
+    """Kernel that covers the whole map, without padding and residual."""
     taps: Limit
     """Products that one output element of a convolution sums: kh * kw * channels of the group."""
     channels: Limit
@@ -152,7 +152,7 @@ _BERNOULLI2 = MarchRow(
     add_shift_difference=_NONE,
     add_int16_shift_difference=_NONE,
     kernel=_upto(7, "D; M: 8 refused"),
-    full_kernel=_upto(31, "D"),
+    full_kernel=_upto(31, "D; M: with a residual 8 refused"),
     taps=_upto(2**17, "M: a product of 7 x 7 taps and 2048 channels"),
     channels=_upto(2048, "D"),
     output_channels=_upto(4096, "D: 2048, or 4096 as model output"),

@@ -1,4 +1,4 @@
-"""BUILD: the calls of the HBIR builder that make each operator; NOT_BUILT: why the others have none."""
+"""BUILD: the calls of the HBIR builder that make each operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from bpu_kernels import TensorSpec
 from bpu_kernels.dtypes import qint8
 from bpu_kernels.kernel import Kernel
-from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
@@ -23,11 +22,10 @@ from bpu_kernels.ops.lut import Lut8, Lut16
 from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bpu_kernels.ops.reduce import Sum
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest
-from bpu_kernels.ops.sample import GridSample, RoiAlign
 
 from .plan import Plan, Ref, four, tuple_of, type_of
 
-__all__ = ["BUILD", "NOT_BUILT"]
+__all__ = ["BUILD"]
 
 Inputs = list[Ref]
 Specs = list[TensorSpec]
@@ -192,8 +190,6 @@ def _max_pool2d(p: Plan, k: MaxPool2d, inputs: Inputs, specs: Specs) -> Ref:
 
 
 def _concat(p: Plan, k: Concat, inputs: Inputs, specs: Specs) -> Ref:
-    if len(inputs) == 1:
-        return inputs[0]
     layer, dtype = p.layer(), type_of(specs[0].dtype)
     return p.call("base", "CreateConcatLayer", inputs, layer, _axis(k.axis, specs[0]), dtype, f"{layer}_output")
 
@@ -221,7 +217,7 @@ def _resize_bilinear(p: Plan, k: ResizeBilinear, inputs: Inputs, specs: Specs) -
 
 def _resize_nearest(p: Plan, k: ResizeNearest, inputs: Inputs, specs: Specs) -> Ref:
     factors = [m // n for n, m in zip(specs[0].shape[1:3], k.size, strict=True)]
-    return inputs[0] if factors == [1, 1] else p.helper("NearestUpsample", inputs[0], tuple_of(factors))
+    return p.helper("NearestUpsample", inputs[0], tuple_of(factors))
 
 
 def _lut8(p: Plan, k: Lut8, inputs: Inputs, specs: Specs) -> Ref:
@@ -247,16 +243,12 @@ def _pad(p: Plan, k: Pad, inputs: Inputs, specs: Specs) -> Ref:
 
 
 def _reshape(p: Plan, k: Reshape, inputs: Inputs, specs: Specs) -> Ref:
-    if four(k.shape) == four(specs[0].shape):
-        return inputs[0]
     return p.helper("View", inputs[0], tuple_of(four(k.shape)))
 
 
 def _transpose(p: Plan, k: Transpose, inputs: Inputs, specs: Specs) -> Ref:
     added = len(four(specs[0].shape)) - len(k.axes)
     axes = (0, *range(1, 1 + added), *(axis + added for axis in k.axes[1:]))
-    if list(axes) == sorted(axes):  # the tools crash on a transpose that moves nothing
-        return inputs[0]
     return p.helper("Transpose", inputs[0], tuple_of(axes))
 
 
@@ -264,7 +256,8 @@ def _slice(p: Plan, k: Slice, inputs: Inputs, specs: Specs) -> Ref:
     added = 4 - len(k.start)
     begin = (k.start[0], *(0,) * added, *k.start[1:])
     end, step = ((each[0], *(1,) * added, *each[1:]) for each in (k.stop, k.step))
-    return p.helper("Slice", inputs[0], tuple_of(begin), tuple_of(end), step=tuple_of(step))
+    layer, window = p.layer(), map(tuple_of, (begin, end, step))
+    return p.call("base", "CreateSliceLayer", inputs[0], layer, *window, type_of(specs[0].dtype), f"{layer}_output")
 
 
 BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
@@ -295,13 +288,3 @@ BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
     Transpose: _transpose,
 }
 """Kernel -> the calls that build it."""
-
-_OURS = "its rule is ours, and what the hardware computes has not been recorded"
-
-NOT_BUILT: dict[type[Kernel], str] = {
-    Gather: _OURS,
-    GridSample: _OURS,
-    RoiAlign: _OURS,
-    TopIndices: _OURS,
-}
-"""Kernel -> why no HBIR is written for it."""

@@ -250,7 +250,8 @@ _LAYOUT = {
     "reshape": OperatorCase(make=calls(lambda x: x.reshape(2, 4, 20, 12)), marches=BAYES),
     "flatten": OperatorCase(make=calls(lambda x: torch.flatten(x, 1)), marches=BAYES),
     "flatten_linear_added": OperatorCase(
-        make=calls_layer(nn.Linear(960, 6), lambda layer, x, y: layer(torch.flatten(x, 1)) + y), shapes=(MAP, (2, 6))
+        make=calls_layer(nn.Linear(240, 6), lambda layer, x, y: layer(torch.flatten(x, 1)) + y),
+        shapes=((2, 8, 5, 6), (2, 6)),
     ),
     "permute": OperatorCase(make=calls(lambda x: x.permute(0, 2, 3, 1) * 2.0)),
     "permute_linear_back": OperatorCase(
