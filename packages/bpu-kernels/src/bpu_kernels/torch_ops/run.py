@@ -26,6 +26,7 @@ from ..ops.lut import Lut8, Lut16, SegmentLine, lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, blend_legacy, blend_new, sample_positions
+from .native import run_natively
 from .weighted import matmul, weighted
 
 __all__ = ["CHANNEL_FIRST", "RUN", "run", "tensors_to_numpy"]
@@ -192,6 +193,9 @@ def run(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) ->
         raise BpuKernelsError(
             f"{type(kernel).__name__} has no torch form; known are {', '.join(k.__name__ for k in RUN)}"
         )
+    on_engine = run_natively(kernel, row, inputs)
+    if on_engine is not None:
+        return on_engine
     result: Tensor = (
         function(kernel, row, *inputs, narrow=narrow) if function is weighted else function(kernel, row, *inputs)
     )
