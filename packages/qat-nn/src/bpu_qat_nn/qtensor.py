@@ -77,6 +77,12 @@ class QTensor(Tensor):
         """Nothing: ``__new__`` has done it."""
 
     @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        """Lengths of the axes."""
+        with torch._C.DisableTorchFunctionSubclass():  # asked by every operator, so not by way of __torch_function__
+            return super().shape
+
+    @property
     def scale(self) -> Tensor:
         """Scale, float32, [1] or [C]."""
         return self._scale

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan"]
 
+
 class Plan:
     """A Program for one library, one instruction set and one set of tensors to hand out.
 

@@ -14,16 +14,16 @@ import ctypes
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..dtypes import QuantDType, quant_dtype
-from ..engine.backend import native_library
+from ..dtypes import QuantDType, qint8, qint16, qint32
+from ..engine.backend import native_engine
 from ..engine.operator import OperatorPlan
-from ..engine.settings import isa_wanted
 from ..errors import InvalidProgramError
 from ..fields import map_arrays
 from ..kernel import Kernel, TensorSpec
@@ -54,7 +54,8 @@ _NATIVE = frozenset({*FEATURE_MAPS, *ROWS, *TABLES, *ELEMENTWISE})
 _KEPT = 16
 """So many contents, and so many plans of each, are kept per tensor: a head shared by a pyramid's levels has several."""
 
-_DTYPES = {torch.int8: "qint8", torch.int16: "qint16", torch.int32: "qint32"}
+_DTYPES = {torch.int8: qint8, torch.int16: qint16, torch.int32: qint32}
+_STORED = {dtype: stored for stored, dtype in _DTYPES.items()}
 
 
 @dataclass(eq=False)
@@ -66,23 +67,34 @@ class _Packed:
     versions: list[int]
     plans: dict[tuple[object, ...], OperatorPlan | None] = field(default_factory=dict)
 
-    def holds(self, settings: tuple[object, ...], arrays: list[Tensor]) -> bool:
-        """Whether a kernel has these contents still."""
-        return (
-            self.settings == settings
-            and all(known() is array for known, array in zip(self.arrays, arrays, strict=True))
-            and self.versions == [_version(array) for array in arrays]
+    @cached_property
+    def is_per_tensor(self) -> bool:
+        """Whether every array has one entry."""
+        return all(array is not None and array.numel() == 1 for array in (known() for known in self.arrays))
+
+    def is_current(self) -> bool:
+        """Whether its arrays still have the contents that were packed."""
+        return all(
+            (array := known()) is not None and _version(array) == version
+            for known, version in zip(self.arrays, self.versions, strict=True)
         )
 
+    def holds(self, settings: tuple[object, ...], arrays: list[Tensor]) -> bool:
+        """Whether it was packed from a kernel of these settings and arrays."""
+        same = self.settings == settings and len(self.arrays) == len(arrays)
+        return same and all(known() is array for known, array in zip(self.arrays, arrays, strict=True))
 
-_packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""First array of a kernel -> what was packed from it."""
+
+_of_array: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""First array of a kernel -> what was packed from it; for kernels that torch's registry makes anew at every call."""
+_of_kernel: weakref.WeakKeyDictionary[Kernel, _Packed | None] = weakref.WeakKeyDictionary()
+"""The same for kernels that stay, None where the engine cannot take their arrays."""
 
 
 def in_real_memory(*tensors: Tensor) -> bool:
-    """Whether all are ordinary CPU tensors with elements, and nobody traces, transforms or replaces what runs on them."""
+    """Whether all are ordinary CPU tensors with elements, and nobody traces or transforms what runs on them."""
     return (
-        all(type(each) is Tensor and each.device.type == "cpu" and each.numel() for each in tensors)
+        all(type(each) is Tensor and each.is_cpu and each.numel() for each in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.compiler.is_compiling()
@@ -91,22 +103,43 @@ def in_real_memory(*tensors: Tensor) -> bool:
 
 def run_natively(kernel: Kernel, row: MarchRow, inputs: Sequence[Tensor]) -> Tensor | None:
     """Return the output's integers, or None where the engine has no form for the operator or for these tensors."""
-    library = native_library()
-    if library is None or type(kernel) not in _NATIVE or not in_real_memory(*inputs):
+    engine = native_engine() if type(kernel) in _NATIVE and in_real_memory(*inputs) else None
+    packed = None if engine is None else _packed(kernel)
+    if engine is None or packed is None or not all(each.dtype in _DTYPES for each in inputs):
         return None
-    values = list(_values(kernel))
-    arrays = [value for value in values if isinstance(value, Tensor)]
-    if not all(each.dtype in _DTYPES for each in (*inputs, *arrays)) or not in_real_memory(*arrays):
-        return None
-    order = _order(kernel, arrays, inputs)
+    order = _order(kernel, packed, inputs)
     operands = [x.permute(order).contiguous() if len(order) == x.dim() else x.contiguous() for x in inputs]
-    settings = (type(kernel), *(None if isinstance(value, Tensor) else value for value in values))
-    plan = _plan(kernel, row, settings, arrays, operands, library)
+    plan = _plan(kernel, row, packed, operands, engine)
     if plan is None:
         return None
-    out = torch.empty(plan.out.shape, dtype=getattr(torch, f"int{plan.out.dtype.bits}"))
+    out = torch.empty(plan.out.shape, dtype=_STORED[plan.out.dtype])
     plan.run([x.data_ptr() for x in operands], out.data_ptr(), torch.get_num_threads())
-    return out.permute([order.index(axis) for axis in range(out.dim())]) if len(order) == out.dim() else out
+    return out.permute(_inverse(order)) if len(order) == out.dim() else out
+
+
+def _packed(kernel: Kernel) -> _Packed | None:
+    """Return what was packed from a kernel, maybe nothing yet; None if its arrays are none for the engine."""
+    known = _of_kernel.get(kernel)
+    if known is None or not known.is_current():
+        known = _of_kernel[kernel] = _found(kernel)
+    return known
+
+
+def _found(kernel: Kernel) -> _Packed | None:
+    values = list(_values(kernel))
+    arrays = [value for value in values if isinstance(value, Tensor)]
+    if not in_real_memory(*arrays) or not all(each.dtype in _DTYPES for each in arrays):
+        return None
+    settings = (type(kernel), *(None if isinstance(value, Tensor) else value for value in values))
+    made = _Packed(settings, [weakref.ref(array) for array in arrays], [_version(array) for array in arrays])
+    if not arrays:
+        return made
+    known: list[_Packed] = _of_array.setdefault(arrays[0], [])  # type: ignore[no-untyped-call]
+    known[:] = [each for each in known if each.is_current()][-_KEPT:]
+    found = next((each for each in known if each.holds(settings, arrays)), None)
+    if found is None:
+        known.append(made)
+    return found or made
 
 
 def _values(record: Any) -> Iterator[Any]:
@@ -118,56 +151,42 @@ def _values(record: Any) -> Iterator[Any]:
             yield value
 
 
-def _order(kernel: Kernel, arrays: list[Tensor], inputs: Sequence[Tensor]) -> list[int]:
+def _order(kernel: Kernel, packed: _Packed, inputs: Sequence[Tensor]) -> tuple[int, ...]:
     """Return the axes of the first input in the order in which the engine shall see them."""
     rank, first = inputs[0].dim(), inputs[0]
-    own = list(range(rank))
+    own = tuple(range(rank))
     if type(kernel) in FEATURE_MAPS:
-        return [0, *own[2:], 1]
-    free = type(kernel) in TABLES or (type(kernel) in ELEMENTWISE and all(each.numel() == 1 for each in arrays))
+        return (0, *own[2:], 1)
+    free = type(kernel) in TABLES or (type(kernel) in ELEMENTWISE and packed.is_per_tensor)
     alike = all(each.dim() == rank for each in inputs)
-    return sorted(own, key=first.stride, reverse=True) if free and alike else own
+    return tuple(sorted(own, key=first.stride, reverse=True)) if free and alike else own
+
+
+@cache
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(order.index, range(len(order))))
 
 
 def _plan(
-    kernel: Kernel,
-    row: MarchRow,
-    settings: tuple[object, ...],
-    arrays: list[Tensor],
-    operands: list[Tensor],
-    library: ctypes.CDLL,
+    kernel: Kernel, row: MarchRow, packed: _Packed, operands: list[Tensor], engine: tuple[ctypes.CDLL, int]
 ) -> OperatorPlan | None:
     """Return the plan for a kernel and operands as the engine sees them, made if need be; None where there is none."""
-    specs = tuple(TensorSpec(tuple(x.shape), quant_dtype(_DTYPES[x.dtype])) for x in operands)
     positive = type(kernel) in ASKS_FOR_SIGNS and int(operands[0].amin()) >= 0
-    plans = _packed_from(settings, arrays).plans
-    key = (specs, positive, row.march, isa_wanted())
-    if key not in plans:
-        plans[key] = _made(kernel, row, specs, positive, library)
-        for oldest in list(plans)[:-_KEPT]:
-            del plans[oldest]
-    return plans[key]
-
-
-def _packed_from(settings: tuple[object, ...], arrays: list[Tensor]) -> _Packed:
-    if not arrays:
-        return _Packed(settings, [], [])
-    known: list[_Packed] = _packed.setdefault(arrays[0], [])
-    for each in known:
-        if each.holds(settings, arrays):
-            return each
-    made = _Packed(settings, [weakref.ref(array) for array in arrays], [_version(array) for array in arrays])
-    known.append(made)
-    del known[:-_KEPT]
-    return made
+    key = (row.march, engine[1], positive, *((x.shape, x.dtype) for x in operands))
+    if key not in packed.plans:
+        specs = [TensorSpec(tuple(x.shape), _DTYPES[x.dtype]) for x in operands]
+        packed.plans[key] = _made(kernel, row, specs, positive, engine)
+        for oldest in list(packed.plans)[:-_KEPT]:
+            del packed.plans[oldest]
+    return packed.plans[key]
 
 
 def _made(
-    kernel: Kernel, row: MarchRow, specs: Sequence[TensorSpec], positive: bool, library: ctypes.CDLL
+    kernel: Kernel, row: MarchRow, specs: Sequence[TensorSpec], positive: bool, engine: tuple[ctypes.CDLL, int]
 ) -> OperatorPlan | None:
     with_numpy: Kernel = map_arrays(kernel, lambda path, tensor: tensor.detach().contiguous().numpy())
     try:
-        return OperatorPlan(with_numpy, row, specs, positive=positive, library=library, isa=isa_wanted())
+        return OperatorPlan(with_numpy, row, specs, positive=positive, library=engine[0], isa=engine[1])
     except InvalidProgramError:  # torch's form takes some shapes that no Program holds
         return None
 

@@ -8,7 +8,6 @@ Integer matrix products of torch are not used: some saturate silently on process
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,6 @@ from ..march import MarchRow
 from ..ops.conv import Conv2d, Conv3d
 from ..ops.conv_transpose import ConvTranspose2d
 from ..ops.linear import Linear, Matmul
-from .layer_pass import LayerPass, has_passes
 
 __all__ = ["Weighted", "accumulate", "finish", "matmul", "weighted"]
 
@@ -69,42 +67,8 @@ def sums_in_float32(kernel: Weighted, x: Tensor) -> bool:
 
 
 def weighted(kernel: Weighted, row: MarchRow, x: Tensor, addend: Tensor | None = None, *, narrow: bool) -> Tensor:
-    """Compute a layer's integers; on the CPU, where sums are narrow, requantizing is one pass of the native engine.
-
-    Args:
-        kernel: with its arrays as tensors.
-        row: the march.
-        x: the input.
-        addend: the residual, of the output's shape.
-        narrow: see ``finish``.
-    """
-    out = kernel.out_dtype if isinstance(kernel, (Conv2d, Conv3d)) else qint8
-    if (
-        not narrow
-        or out is not qint8
-        or not _is_int8(addend)
-        or not sums_in_float32(kernel, x)
-        or not (x.numel() and has_passes())
-    ):
-        return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
-    with torch.autocast(x.device.type, enabled=False):
-        acc = _convolve(kernel, x.float(), torch_weight(kernel).float())
-    axis = acc.dim() - 1 if isinstance(kernel, Linear) else 1
-    layer = LayerPass(acc, axis, residual=None if addend is None else (addend, None))
-    multiplier, bias, residual = (_as_arrays(each) for each in (kernel.multiplier, kernel.bias, kernel.residual))
-    steps, _, _ = layer.output(row, multiplier, bias, residual, limits=(0 if kernel.relu else qint8.min, qint8.max))
-    return steps
-
-
-def _is_int8(addend: Tensor | None) -> bool:
-    return addend is None or addend.dtype == torch.int8
-
-
-def _as_arrays(parameters: Any) -> Any:
-    """Return the tensors of a dataclass as arrays, without copying; None stays."""
-    if parameters is None:
-        return None
-    return type(parameters)(**{name: value.numpy() for name, value in vars(parameters).items()})
+    """Compute a layer's integers from its input and residual; ``narrow`` as for ``finish``."""
+    return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
 
 
 def accumulate(kernel: Weighted, x: Tensor) -> Tensor:
