@@ -29,9 +29,8 @@ from ..fields import map_arrays
 from ..kernel import Kernel, TensorSpec
 from ..march import MarchRow
 from ..ops.conv import Conv2d, Conv3d
-from ..ops.conv_transpose import ConvTranspose2d
 from ..ops.elementwise import Add, AddScaled, Mul, Rescale
-from ..ops.linear import Linear, Matmul
+from ..ops.linear import Linear
 from ..ops.lut import Lut8, Lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
@@ -39,9 +38,9 @@ from ..ops.resize import ResizeBilinear
 
 __all__ = ["in_real_memory", "run_natively"]
 
-FEATURE_MAPS = (AvgPool2d, Conv2d, Conv3d, ConvTranspose2d, GlobalAvgPool2d, MaxPool2d, ResizeBilinear)
+FEATURE_MAPS = (AvgPool2d, Conv2d, Conv3d, GlobalAvgPool2d, MaxPool2d, ResizeBilinear)
 """Operators whose channels are the second axis here and the last one in a Program."""
-ROWS = (Linear, Matmul, Sum)
+ROWS = (Linear, Sum)
 """Operators whose axes are the tensor's own."""
 TABLES = (Lut8, Lut16)
 """Operators that treat every element alike, in any order."""
@@ -51,6 +50,7 @@ ASKS_FOR_SIGNS = (Conv2d, Conv3d, Linear)
 """Operators that are faster on inputs without negative values."""
 
 _NATIVE = frozenset({*FEATURE_MAPS, *ROWS, *TABLES, *ELEMENTWISE})
+"""The others only move elements, or torch is faster: relu, transposed convolution, the product of two activations."""
 _KEPT = 16
 """So many contents, and so many plans of each, are kept per tensor: a head shared by a pyramid's levels has several."""
 
