@@ -113,6 +113,8 @@ RUNNABLE = [(name, march) for march in March for name in KERNELS if name not in 
 
 @pytest.mark.parametrize(("name", "march"), RUNNABLE, ids=lambda value: str(value))
 def test_torch_form_of_the_operator_gives_the_same_integers(name: str, march: March) -> None:
+    from bpu_kernels.torch_ops.run import run_on_torch
+
     row = march_row(march)
     channel_first = KERNELS[name] in torch_ops.CHANNEL_FIRST
     for seed in range(12):
@@ -123,7 +125,7 @@ def test_torch_form_of_the_operator_gives_the_same_integers(name: str, march: Ma
             for x, is_map in zip(inputs, maps, strict=True)
         ]
         of_torch = map_arrays(kernel, lambda path, array: torch.from_numpy(array.copy()))
-        got = torch_ops.run(of_torch, row, *tensors).numpy()
+        got = run_on_torch(of_torch, row, *tensors).numpy()
         assert_integers_equal(np.moveaxis(got, 1, -1) if channel_first else got, kernel.run(row, *inputs), what=name)
 
 

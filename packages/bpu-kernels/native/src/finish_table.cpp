@@ -21,11 +21,10 @@ int64_t residual_reach(const Residual& residual, std::size_t c) {
 }
 
 bool fits(const Requantizer& by, const Residual& residual, const std::vector<int64_t>& reach) {
-  if (by.wide || by.bits > 16 || !by.saturates_between || (residual.given && residual.tensor.bytes != 1)) return false;
+  if (by.wide != (by.bits > 16) || !by.saturates_between || (residual.given && residual.tensor.bytes != 1)) return false;
   for (std::size_t c = 0; c < reach.size(); ++c) {
-    if (std::llabs(by.before[c]) >= kLimit || reach[c] + std::llabs(by.before[c]) + residual_reach(residual, c) >= kLimit) {
-      return false;
-    }
+    const int64_t before = std::llabs(by.before[c]), after = by.wide && by.rounds ? half(by.right[c]) : 0;
+    if (before >= kLimit || reach[c] + before + residual_reach(residual, c) + after >= kLimit) return false;
   }
   return true;
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "aligned.h"
 #include "kernels.h"
 #include "requantize.h"
 #include "residual.h"
@@ -23,8 +24,8 @@ class FinishTable {
   Finish from(int64_t panel) const;
 
  private:
-  std::vector<int32_t> bias_, accu_, half_, right_, residual_scale_, residual_left_, residual_right_;
-  std::vector<int16_t> scale_, nudge_, factor_;
+  AlignedVector<int32_t> bias_, accu_, half_, right_, residual_scale_, residual_left_, residual_right_;
+  AlignedVector<int16_t> scale_, nudge_, factor_;
   std::vector<uint8_t> is_short_;
   bool relu_ = false;
 };

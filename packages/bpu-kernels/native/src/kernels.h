@@ -35,7 +35,7 @@ struct Finish {
 struct Rows {
   uint8_t* out;
   int64_t out_stride;  // bytes
-  int64_t out_bytes;   // of an element, 1 or 2
+  int64_t out_bytes;   // of an element, 1 or 2; 4 for accumulators shifted by `right` alone, (2)
   const int8_t* residual;  // null without one
   int64_t residual_stride;
   int64_t channels;

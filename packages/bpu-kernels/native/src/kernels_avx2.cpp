@@ -92,6 +92,23 @@ inline void store_row(const Rows& to, int64_t row, int64_t c, int64_t count, __m
   if (count < kPanel) __builtin_memcpy(out, padded, static_cast<size_t>(count * to.out_bytes));
 }
 
+// (2): accumulators as 32-bit outputs.
+inline void store_wide(const Finish& by, const Rows& to, int64_t row, int64_t c, const Pair& acc) {
+  const int64_t count = to.channels - c;
+  __m256i low = _mm256_srav_epi32(_mm256_add_epi32(acc.low, load(by.half + c)), load(by.right + c));
+  __m256i high = _mm256_srav_epi32(_mm256_add_epi32(acc.high, load(by.half + c + 8)), load(by.right + c + 8));
+  if (by.relu) {
+    low = _mm256_max_epi32(low, _mm256_setzero_si256());
+    high = _mm256_max_epi32(high, _mm256_setzero_si256());
+  }
+  uint8_t* out = to.out + row * to.out_stride + c * 4;
+  alignas(32) uint8_t padded[4 * kPanel];
+  uint8_t* at = count >= kPanel ? out : padded;
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), _mm256_permute2x128_si256(low, high, 0x20));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + 32), _mm256_permute2x128_si256(low, high, 0x31));
+  if (count < kPanel) __builtin_memcpy(out, padded, static_cast<size_t>(4 * count));
+}
+
 // Turns accumulators of R rows and the panel at channel c into outputs.
 template <int64_t R>
 inline void finish_rows(const Finish& by, const Rows& to, int64_t row, int64_t c, Pair* acc) {
@@ -100,6 +117,10 @@ inline void finish_rows(const Finish& by, const Rows& to, int64_t row, int64_t c
     BPU_UNROLL for (int64_t r = 0; r < R; ++r) {
       add_residual(by, to.residual + (row + r) * to.residual_stride + c, c, count, acc[r]);
     }
+  }
+  if (to.out_bytes == 4) {
+    BPU_UNROLL for (int64_t r = 0; r < R; ++r) store_wide(by, to, row + r, c, acc[r]);
+    return;
   }
   __m256i y[R];
   requantize<R>(by, c, acc, y);

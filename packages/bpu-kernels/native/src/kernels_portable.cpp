@@ -11,6 +11,16 @@ constexpr int8_t kNatural[kPanel] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1
 
 int32_t clamp16(int32_t value) { return std::min(std::max(value, -32768), 32767); }
 
+// (2): accumulators as 32-bit outputs.
+void finish_wide(const Finish& by, const Rows& to, int64_t row, int64_t c, int32_t* acc) {
+  const int64_t count = std::min(kPanel, to.channels - c);
+  for (int64_t i = 0; i < count; ++i) {
+    acc[i] = (acc[i] + by.half[c + i]) >> by.right[c + i];
+    if (by.relu) acc[i] = std::max(acc[i], 0);
+  }
+  std::memcpy(to.out + row * to.out_stride + c * 4, acc, static_cast<std::size_t>(count * 4));
+}
+
 // Turns the accumulators of one row and panel into outputs; c is the panel's first channel.
 void finish_row(const Finish& by, const Rows& to, int64_t row, int64_t c, int32_t* acc) {
   const int64_t count = std::min(kPanel, to.channels - c);
@@ -21,6 +31,7 @@ void finish_row(const Finish& by, const Rows& to, int64_t row, int64_t c, int32_
       acc[i] += static_cast<int32_t>(term << by.residual_left[c + i]) >> by.residual_right[c + i];
     }
   }
+  if (to.out_bytes == 4) return finish_wide(by, to, row, c, acc);
   const int32_t top = to.out_bytes == 1 ? 127 : 32767, bottom = by.relu ? 0 : -top - 1;
   for (int64_t i = 0; i < kPanel; ++i) {
     const int32_t product = clamp16(acc[i] >> by.accu[c + i]) * by.scale[c + i];

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from bpu_kernels import Program, ProgramBuilder, march_row, qint8, qint16, quant_dtype, run
+from bpu_kernels import Program, ProgramBuilder, march_row, qint8, qint16, qint32, quant_dtype, run
 from bpu_kernels.engine.backend import _plans
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.kernel import IntArray, Kernel
@@ -146,6 +146,29 @@ def test_layer_of_many_channels_is_exact(layer: dict[str, tuple[int, ...]], kind
         conv = Conv2d(**(vars(plain) | {"residual": scale}))
         residual = random_integers(rng, plain.run(march_row("bayes"), x).shape)
         check(conv, "bayes", x, residual, positive=positive)
+
+
+@pytest.mark.parametrize(("march", "relu"), [("bernoulli2", False), ("bayes", False), ("bayes", True)])
+def test_accumulators_are_shifted_and_given_out_exactly(march: str, relu: bool, isa: str) -> None:
+    """(2) with every shift, over odd numbers of channels, deep and depthwise layers, and biases up to 32 bits."""
+    rng = np.random.default_rng(11)
+    for (kernel, inputs, groups), positive in product(
+        [(1, 37, 1), (3, 24, 1), (3, 70, 70), (3, 256, 1)], [False, True]
+    ):
+        weight = weights(rng, (70, kernel, kernel, inputs // groups), "extreme")
+        bias = rng.choice(np.array([0, 1, 2**20, 2**31 - 2**29, -(2**31)], np.int64), 70).astype(np.int32)
+        conv = Conv2d(
+            weight=weight,
+            bias=Bias(bias=bias, bias_left_shift=np.zeros(1, np.int32)),
+            multiplier=per_channel([(0, 0, c % 32) for c in range(70)]),
+            pad=(kernel // 2,) * 2,
+            groups=groups,
+            relu=relu,
+            out_dtype=qint32,
+        )
+        small = Conv2d(**(vars(conv) | {"bias": Bias(bias=bias >> 16, bias_left_shift=np.zeros(1, np.int32))}))
+        for each in (small,) if march == "bernoulli2" else (small, conv):  # whose biases have 16 bits
+            check(each, march, random_integers(rng, (2, 5, 7, inputs)), positive=positive)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 9])

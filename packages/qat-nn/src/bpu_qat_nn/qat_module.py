@@ -132,9 +132,9 @@ class QATModule(Operator, nn.Module):
     ) -> QTensor:
         fake_quant = self.activation_post_process
         if not fake_quantizes(fake_quant) or not all(x.on_grid for x in inputs):
-            return self.quantize_output(real(*map(plain, inputs)))
+            return self.quantize_output(real(*(x.dequantize() for x in inputs)))
         assert fake_quant is not None
-        values = real(*map(plain, inputs)) if _needs_grad(inputs) or observes(fake_quant) else None
+        values = real(*(x.dequantize() for x in inputs)) if _needs_grad(inputs) or observes(fake_quant) else None
         if values is not None:
             fake_quant.observe(values.detach())
         with torch.no_grad():
@@ -145,14 +145,15 @@ class QATModule(Operator, nn.Module):
         self, real: Callable[..., Tensor], steps: Callable[..., QTensor], inputs: tuple[QTensor, ...]
     ) -> QTensor:
         first = inputs[0]
-        if self.keeps_grid or not all(x.on_grid for x in inputs):
-            return first.like(real(*map(plain, inputs)))
+        if not all(x.on_grid for x in inputs) or (self.keeps_grid and not all(x.holds_steps for x in inputs)):
+            return first.like(real(*(x.dequantize() for x in inputs)))
         with torch.no_grad():
             integers = steps(Output(first.scale, first.dtype), *(x.as_steps() for x in inputs))
-        return self.from_steps(real(*map(plain, inputs)) if _needs_grad(inputs) else None, integers)
+        values = real(*(x.dequantize() for x in inputs)) if _needs_grad(inputs) else None
+        return self.from_steps(values, integers)
 
     def from_steps(self, real: Tensor | None, steps: QTensor) -> QTensor:
-        """Make the output of integers, and of the real values that carry the gradient (None: no gradient)."""
+        """Make the output of integers, and of the real values that carry the gradient; without one, the integers."""
         fake_quant = self.activation_post_process
         if fake_quant is None or real is None or not real.requires_grad:
             return self.replaced(real, steps)
@@ -162,16 +163,23 @@ class QATModule(Operator, nn.Module):
 
     def replaced(self, real: Tensor | None, steps: QTensor) -> QTensor:
         """Make the output of integers; the gradient is that of the real values, everywhere."""
+        if real is None or not real.requires_grad:
+            return steps
         value = steps.dequantize()
-        if real is not None and real.requires_grad:
-            value = with_value(real.to(value.dtype), value)
+        value = with_value(real.to(value.dtype), value)
         return QTensor(value, steps.scale, None, steps.dtype, steps.per_channel_axis, steps=plain(steps))
 
     def quantize_output(self, real: Tensor) -> QTensor:
         """Observe and, if switched on, round real values by the ordinary rule: for inputs that are not quantized."""
         fake_quant = self.activation_post_process
         assert fake_quant is not None
-        value = fake_quant(real.to(_value_type(fake_quant.scale)))
+        real = real.to(_value_type(fake_quant.scale))
+        needs_grad = _needs_grad((real, *fake_quant.parameters()))
+        if fake_quantizes(fake_quant) and not observes(fake_quant) and not needs_grad:
+            out = self.output()
+            steps = fake_quant.quantize(real).to(getattr(torch, f"int{out.dtype.bits}"))
+            return QTensor(steps, out.scale, None, out.dtype)
+        value = fake_quant(real)
         out = self.output()
         return QTensor(value, out.scale, None, out.dtype, on_grid=fake_quantizes(fake_quant))
 

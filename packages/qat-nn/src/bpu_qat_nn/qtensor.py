@@ -1,8 +1,10 @@
-"""QTensor: a tensor that knows its scale; real values in QAT models, integers in converted ones.
+"""QTensor: a tensor that knows its scale, made of real values or of integers.
 
-A QTensor's payload is either floating point, holding real values that (in QAT and VALIDATION state) lie on the grid
-``integer * scale``, or int8, int16, int32, holding the integers themselves. Functions that only move elements work on
-it; every other function of torch is refused with a message that says what to do.
+A QTensor's payload is either floating point, holding real values that (except in CALIBRATION state) lie on the grid
+``integer * scale``, or int8, int16, int32, holding the integers themselves. Converted models pass integers on, and so
+do QAT models where no gradient is recorded and nothing is observed: real values are made when somebody asks for them.
+Functions that only move elements work on it; every other function of torch is refused with a message that says what to
+do.
 """
 
 from __future__ import annotations
@@ -77,6 +79,12 @@ class QTensor(Tensor):
         """Nothing: ``__new__`` has done it."""
 
     @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        """Lengths of the axes."""
+        with torch._C.DisableTorchFunctionSubclass():  # asked by every operator, so not by way of __torch_function__
+            return super().shape
+
+    @property
     def scale(self) -> Tensor:
         """Scale, float32, [1] or [C]."""
         return self._scale
@@ -103,7 +111,7 @@ class QTensor(Tensor):
 
     @property
     def holds_steps(self) -> bool:
-        """Whether the payload is integers (a converted model) rather than real values (a QAT model)."""
+        """Whether the payload is integers rather than real values."""
         return not plain(self).is_floating_point()
 
     @property
@@ -148,6 +156,12 @@ class QTensor(Tensor):
             rounded = (plain(self).detach() / self.scale_along()).round_()
             self._steps = rounded.to(getattr(torch, f"int{self._quant_dtype.bits}"))
         return self._steps
+
+    def as_values(self) -> QTensor:
+        """Return the same quantized tensor with real values as payload."""
+        if not self.holds_steps:
+            return self
+        return QTensor(self.dequantize(), self._scale, None, self._quant_dtype, self._axis, steps=plain(self))
 
     def as_steps(self) -> QTensor:
         """Return the same quantized tensor with the integers as payload."""

@@ -2,6 +2,7 @@
 // product of matrices in 32 bits, otherwise (1) to (6) in 64 bits, one output position a unit.
 #include "convolution.h"
 
+#include <algorithm>
 #include <array>
 
 #include "depthwise_convolution.h"
@@ -77,7 +78,8 @@ class DirectConvolution final : public Step {
 
 std::unique_ptr<Step> make_convolution(Words& words, Isa isa) {
   Convolution given = Convolution::read(words);
-  const Kernels& kernels = kernels_of(isa);
+  // Those of AVX-512 write 8 and 16 bits.
+  const Kernels& kernels = kernels_of(given.requantizer.wide ? std::min(isa, Isa::avx2) : isa);
   if (auto step = make_depthwise_convolution(given, kernels)) return step;
   if (auto step = make_gemm_convolution(given, kernels)) return step;
   return std::make_unique<DirectConvolution>(std::move(given));

@@ -50,9 +50,9 @@ class DepthwiseConvolution final : public Step {
  private:
   // Weights as block of channels, group of taps, channel, tap of the group; 0 beyond the last tap or channel.
   template <typename T>
-  std::vector<T> arranged(int64_t block, int64_t group, const int8_t* order, int64_t blocks) const {
+  AlignedVector<T> arranged(int64_t block, int64_t group, const int8_t* order, int64_t blocks) const {
     const int64_t taps = given_.taps(), groups = (taps + group - 1) / group;
-    std::vector<T> found;
+    AlignedVector<T> found;
     found.reserve(static_cast<std::size_t>(blocks * groups * block * group));
     for (int64_t i = 0; i < blocks * groups * block; ++i) {
       const int64_t c = i / (groups * block) * block + order[i % block];
@@ -108,8 +108,8 @@ class DepthwiseConvolution final : public Step {
   FinishTable finish_;
   int64_t pairs_;
   std::vector<int8_t> zeros_;
-  std::vector<int16_t> weights_;
-  std::vector<int8_t> positive_;  // weights again, for kernels that make use of inputs without negative values
+  AlignedVector<int16_t> weights_;
+  AlignedVector<int8_t> positive_;  // weights again, for kernels that make use of inputs without negative values
 };
 
 }  // namespace

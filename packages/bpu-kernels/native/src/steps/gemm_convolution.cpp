@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "aligned.h"
 #include "finish_table.h"
 
 namespace bpu {
@@ -26,7 +27,7 @@ int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
 // The right operand of one group: weights arranged in panels, and what finishes its columns.
 struct Columns {
-  std::vector<uint8_t> weights;
+  AlignedVector<uint8_t> weights;
   std::vector<int32_t> visits, paired;
   FinishTable finish;
 };
@@ -53,7 +54,7 @@ class GemmConvolution final : public Step {
   int64_t units() const override { return row_blocks_ * column_blocks_; }
 
   void run(const Frame& frame, int64_t begin, int64_t end) const override {
-    thread_local std::vector<uint8_t> block;
+    thread_local AlignedVector<uint8_t> block;
     for (int64_t unit = begin; unit < end;) {
       const int64_t row = unit / column_blocks_ * rows_, rows = std::min(rows_, given_.out.positions() - row);
       const int64_t last = std::min(end, (unit / column_blocks_ + 1) * column_blocks_);
@@ -79,7 +80,7 @@ class GemmConvolution final : public Step {
     return all(given_.kernel, 1) && all(given_.stride, 1) && all(given_.pad, 0);
   }
 
-  void left_operand(const Frame& frame, int64_t group, int64_t row, std::vector<uint8_t>& block, Product& product) const {
+  void left_operand(const Frame& frame, int64_t group, int64_t row, AlignedVector<uint8_t>& block, Product& product) const {
     const int64_t channel = group * given_.inputs_per_group();
     if (is_direct_) {
       product.a = frame.read(given_.in) + (row * given_.in.pitch + channel) * given_.in.bytes;

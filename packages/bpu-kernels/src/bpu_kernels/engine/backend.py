@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..program import Program
     from ..run import Progress
 
-__all__ = ["forget_plans", "native_available", "native_library", "run_native", "why_unavailable"]
+__all__ = ["forget_plans", "native_available", "native_engine", "native_library", "run_native", "why_unavailable"]
 
 _KEPT = 3
 """So many sets of wanted tensors, and instruction sets, have a plan at a time."""
@@ -46,8 +46,14 @@ def native_available() -> bool:
 
 def native_library() -> ctypes.CDLL | None:
     """Return the library for functions beside plans; None where the engine cannot be used."""
-    library = load_library()
-    return library if not isinstance(library, str) and native_available() else None
+    found = native_engine()
+    return None if found is None else found[0]
+
+
+def native_engine() -> tuple[ctypes.CDLL, int] | None:
+    """Return the library and the instruction set to use, a position in ``ISAS``; None where it cannot be used."""
+    library, isa = load_library(), isa_wanted()
+    return None if isinstance(library, str) or _self_test_failure(isa) is not None else (library, isa)
 
 
 def forget_plans(program: Program) -> None:

@@ -1,4 +1,7 @@
-"""The shared library of the engine: found, loaded and described to ctypes once, or the reason why there is none."""
+"""The shared library of the engine: found, loaded and described to ctypes once, or the reason why there is none.
+
+Beside it, the two calls that every plan makes.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,18 @@ from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
-from .settings import library_wanted
+import numpy as np
 
-__all__ = ["VERSION", "load_library"]
+from ..errors import BpuKernelsError
+from .settings import library_wanted
+from .words import Words
+
+__all__ = ["VERSION", "create_plan", "load_library", "run_steps"]
 
 VERSION = 3
 """Of the words of a plan; a library of another version is not used."""
+
+MESSAGE_BYTES = 256
 
 FILE_NAMES = ("libbpu_engine.so", "libbpu_engine.dylib", "bpu_engine.dll")
 
@@ -48,3 +57,38 @@ def load_library() -> ctypes.CDLL | str:
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded: {error}"
     return library if version == VERSION else f"{path} has version {version}, this package needs {VERSION}"
+
+
+def create_plan(library: ctypes.CDLL, words: Words, isa: int) -> int:
+    """Return the address of a plan made of words; ``bpu_plan_destroy`` gives it back.
+
+    Raises:
+        BpuKernelsError: the library cannot read the words.
+    """
+    numbers = np.array(words.words, np.int64)
+    constants = np.frombuffer(bytes(words.constants) or b"\0", np.uint8)
+    message = ctypes.create_string_buffer(MESSAGE_BYTES)
+    handle: int | None = library.bpu_plan_create(
+        numbers.ctypes.data, numbers.size, constants.ctypes.data, constants.size, isa, message, MESSAGE_BYTES
+    )
+    if handle is None:
+        raise BpuKernelsError(f"the native engine refuses its own plan: {message.value.decode()}")
+    return handle
+
+
+def run_steps(
+    library: ctypes.CDLL,
+    handle: int,
+    workspace: int | None,
+    inputs: object,
+    outputs: object,
+    steps: tuple[int, int],
+    threads: int,
+) -> None:
+    """Run the steps from the first number to before the second; inputs and outputs are ctypes arrays of addresses.
+
+    Raises:
+        MemoryError: the library got none.
+    """
+    if library.bpu_plan_run(handle, workspace, inputs, outputs, *steps, threads):
+        raise MemoryError("the native engine ran out of memory")

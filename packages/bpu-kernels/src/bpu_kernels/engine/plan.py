@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import BpuKernelsError
 from ..kernel import IntArray
+from .library import create_plan, run_steps
 from .settings import engine_threads
 from .steps import ON_NUMPY, STEPS, Context
 from .storage import ALIGNMENT, ARENA, INPUT, OUTPUT, Placed, Storage, place
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..run import Progress
 
 __all__ = ["Plan"]
-
-MESSAGE_BYTES = 256
 
 
 class Plan:
@@ -38,7 +36,7 @@ class Plan:
         self._specs, self._wanted, self._row = program.specs, tuple(wanted), program.row
         self._workspaces: list[np.ndarray] = []
         words, self._ends = _write(program, self.storage)
-        self._handle = _create(library, words, isa)
+        self._handle = create_plan(library, words, isa)
         weakref.finalize(self, library.bpu_plan_destroy, self._handle)
 
     def run(
@@ -71,8 +69,7 @@ class Plan:
 
     def _steps(self, workspace: np.ndarray, sources: object, targets: object, begin: int, end: int) -> None:
         aligned = workspace.ctypes.data + _aligned(workspace)
-        if self._library.bpu_plan_run(self._handle, aligned, sources, targets, begin, end, engine_threads()):
-            raise MemoryError("the native engine ran out of memory")
+        run_steps(self._library, self._handle, aligned, sources, targets, (begin, end), engine_threads())
 
     def _result(self, name: str, given: Mapping[str, IntArray], made: Mapping[str, IntArray]) -> IntArray:
         """Return a tensor: an output's array, or a copy of the input or output that it only renames or reshapes."""
@@ -120,18 +117,6 @@ def _write(program: Program, storage: Storage) -> tuple[Words, list[int]]:
         STEPS[type(node.kernel)](Context(words, program.row, inputs, storage.placed[node.output]), node.kernel)
         ends.append(words.steps)
     return words, ends
-
-
-def _create(library: ctypes.CDLL, words: Words, isa: int) -> int:
-    numbers = np.array(words.words, np.int64)
-    constants = np.frombuffer(bytes(words.constants) or b"\0", np.uint8)
-    message = ctypes.create_string_buffer(MESSAGE_BYTES)
-    handle: int | None = library.bpu_plan_create(
-        numbers.ctypes.data, numbers.size, constants.ctypes.data, constants.size, isa, message, MESSAGE_BYTES
-    )
-    if handle is None:
-        raise BpuKernelsError(f"the native engine refuses its own plan: {message.value.decode()}")
-    return handle
 
 
 def _addresses(arrays: Collection[IntArray]) -> object:

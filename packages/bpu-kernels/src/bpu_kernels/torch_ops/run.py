@@ -1,4 +1,4 @@
-"""RUN: every operator on torch tensors, and ``run``, which looks it up."""
+"""RUN: every operator as functions of torch, and ``run``, which takes the native engine where it can."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, blend_legacy, blend_new, sample_positions
 from ..ops.sample import GridSample, RoiAlign, roi_align, sample_grid
+from .native import run_natively
 from .weighted import matmul, weighted
 
-__all__ = ["CHANNEL_FIRST", "RUN", "channel_first", "run", "tensors_to_numpy"]
+__all__ = ["CHANNEL_FIRST", "RUN", "channel_first", "run", "run_on_torch", "tensors_to_numpy"]
 
 CHANNEL_FIRST: frozenset[type[Kernel]] = frozenset(
     {
@@ -218,7 +219,7 @@ RUN: dict[type[Kernel], Callable[..., Tensor]] = {
 
 
 def run(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) -> Tensor:
-    """Compute the output's integers, equal to ``kernel.run`` element by element.
+    """Compute the output's integers, equal to ``kernel.run`` element by element; on CPU tensors by the native engine.
 
     Args:
         kernel: its arrays are torch tensors on the inputs' device.
@@ -226,15 +227,19 @@ def run(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) ->
         inputs: int8, int16 or int32 tensors, feature maps of ``CHANNEL_FIRST`` operators as N, C, spatial.
         narrow: see ``finish``; counts for operators with weights only.
     """
+    on_engine = run_natively(kernel, row, inputs)
+    return run_on_torch(kernel, row, *inputs, narrow=narrow) if on_engine is None else on_engine
+
+
+def run_on_torch(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) -> Tensor:
+    """Compute the same with functions of torch alone: on other devices, while torch traces, and without an engine."""
     function = RUN.get(type(kernel))
     if function is None:
         raise BpuKernelsError(
             f"{type(kernel).__name__} has no torch form; known are {', '.join(k.__name__ for k in RUN)}"
         )
-    result: Tensor = (
-        function(kernel, row, *inputs, narrow=narrow) if function is weighted else function(kernel, row, *inputs)
-    )
-    return result
+    more = {"narrow": narrow} if function is weighted else {}
+    return function(kernel, row, *inputs, **more)
 
 
 def tensors_to_numpy(kernel: AnyKernel) -> AnyKernel:

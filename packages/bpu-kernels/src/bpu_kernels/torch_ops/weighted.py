@@ -1,14 +1,14 @@
 """Convolution, transposed convolution, linear layer and matrix product: exact sums by floating-point arithmetic.
 
-A float32 sum of products of integers is exact, in any order, while no partial sum can reach 2**24; a float64 sum while
-none can reach 2**53. int8 layers with more taps than the first bound allows are split over their input channels.
-Integer matrix products of torch are not used: some saturate silently on processors without VNNI.
+Which floating type carries the integers, and how long sums may be, is the device's matter (carriers.py). int8 layers
+with more taps than that are split over their input channels. Integer matrix products of torch are not used: some
+saturate silently on processors without VNNI.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,18 +20,30 @@ from ..march import MarchRow
 from ..ops.conv import Conv2d, Conv3d
 from ..ops.conv_transpose import ConvTranspose2d
 from ..ops.linear import Linear, Matmul
-from .layer_pass import LayerPass, has_passes
+from .carriers import FLOAT64, Carrier, carrier_for, tensor_cores
+from .products import convolution_of_windows, transposed_of_windows
 
 __all__ = ["Weighted", "accumulate", "finish", "matmul", "weighted"]
 
 Weighted = Conv2d | Conv3d | ConvTranspose2d | Linear
 
-FLOAT32_TAPS = 2**24 // (128 * 128)
-"""So many products of int8 values always sum exactly in float32."""
+
+def _convolve(kernel: Weighted, x: Tensor, weight: Tensor, carrier: Carrier) -> Tensor:
+    """Sum products in the carrier's type; weight in torch's layout."""
+    x, weight = x.to(carrier.dtype), weight.to(carrier.dtype)
+    if carrier is FLOAT64:  # whose sums may be a little off where a device transforms its operands
+        return _convolve_directly(kernel, x, weight).round_()
+    if not carrier.as_products or isinstance(kernel, Conv3d):
+        return _convolve_directly(kernel, x, weight)
+    with tensor_cores():
+        if isinstance(kernel, Linear):
+            return F.linear(x, weight)
+        if isinstance(kernel, ConvTranspose2d):
+            return transposed_of_windows(kernel, x, weight)
+        return convolution_of_windows(kernel, x, weight)
 
 
-def _convolve(kernel: Weighted, x: Tensor, weight: Tensor) -> Tensor:
-    """Sum products in the floating type of x and weight; weight in torch's layout."""
+def _convolve_directly(kernel: Weighted, x: Tensor, weight: Tensor) -> Tensor:
     if isinstance(kernel, Linear):
         return F.linear(x, weight)
     if isinstance(kernel, ConvTranspose2d):
@@ -53,100 +65,64 @@ def taps(kernel: Weighted) -> int:
     return int(prod(kernel.weight.shape[1:]))
 
 
-def _fits_float32(kernel: Weighted, weight: Tensor) -> bool:
-    """Whether these very weights keep every sum below 2**24 for any int8 input."""
-    if isinstance(kernel, ConvTranspose2d):
+def _is_exact(kernel: Weighted, carrier: Carrier, weight: Tensor) -> bool:
+    """Whether a carrier sums a layer exactly for any int8 input: by the number of taps, or by these very weights."""
+    if taps(kernel) <= carrier.taps or carrier is FLOAT64:
+        return True
+    if not carrier.reads_weights or isinstance(kernel, ConvTranspose2d):
         return False
     largest = weight.abs().to(torch.int32).flatten(1).sum(1).max()
-    return int(largest) * 128 < 2**24
+    return int(largest) * 128 < carrier.limit
 
 
-def sums_in_float32(kernel: Weighted, x: Tensor) -> bool:
-    """Whether one float32 convolution on the CPU gives every accumulator exactly."""
-    if x.dtype != torch.int8 or x.device.type != "cpu":
-        return False
-    return taps(kernel) <= FLOAT32_TAPS or _fits_float32(kernel, torch_weight(kernel))
+def _suits(kernel: Weighted, carrier: Carrier) -> bool:
+    """Whether a layer is worth a carrier's way: depthwise ones and those in three dimensions are no matrix products."""
+    channels = 1 if isinstance(kernel, Linear) else getattr(kernel, "groups", 1)
+    outputs = kernel.weight.shape[0]
+    return not carrier.as_products or not (isinstance(kernel, Conv3d) or (channels > 1 and channels == outputs))
 
 
 def weighted(kernel: Weighted, row: MarchRow, x: Tensor, addend: Tensor | None = None, *, narrow: bool) -> Tensor:
-    """Compute a layer's integers; on the CPU, where sums are narrow, requantizing is one pass of the native engine.
-
-    Args:
-        kernel: with its arrays as tensors.
-        row: the march.
-        x: the input.
-        addend: the residual, of the output's shape.
-        narrow: see ``finish``.
-    """
-    out = kernel.out_dtype if isinstance(kernel, (Conv2d, Conv3d)) else qint8
-    if (
-        not narrow
-        or out is not qint8
-        or not _is_int8(addend)
-        or not sums_in_float32(kernel, x)
-        or not (x.numel() and has_passes())
-    ):
-        return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
-    with torch.autocast(x.device.type, enabled=False):
-        acc = _convolve(kernel, x.float(), torch_weight(kernel).float())
-    axis = acc.dim() - 1 if isinstance(kernel, Linear) else 1
-    layer = LayerPass(acc, axis, residual=None if addend is None else (addend, None))
-    multiplier, bias, residual = (_as_arrays(each) for each in (kernel.multiplier, kernel.bias, kernel.residual))
-    steps, _, _ = layer.output(row, multiplier, bias, residual, limits=(0 if kernel.relu else qint8.min, qint8.max))
-    return steps
+    """Compute a layer's integers from its input and residual; ``narrow`` as for ``finish``."""
+    return finish(kernel, accumulate(kernel, x), row, addend, narrow=narrow)
 
 
-def _is_int8(addend: Tensor | None) -> bool:
-    return addend is None or addend.dtype == torch.int8
-
-
-def _as_arrays(parameters: Any) -> Any:
-    """Return the tensors of a dataclass as arrays, without copying; None stays."""
-    if parameters is None:
-        return None
-    return type(parameters)(**{name: value.numpy() for name, value in vars(parameters).items()})
-
-
-def accumulate(kernel: Weighted, x: Tensor) -> Tensor:
+def accumulate(kernel: Weighted, x: Tensor, carrier: Carrier | None = None) -> Tensor:
     """Return the accumulator (4) of every output element.
 
     Args:
         kernel: with int8 weights as a tensor.
         x: int8 or int16.
+        carrier: what integers are summed in; the device's own if None.
 
     Returns:
         int32 for int8 input, int64 for int16 input; channel axis as of x.
     """
+    carrier = carrier_for(x, kernel.weight) if carrier is None else carrier
     with torch.autocast(x.device.type, enabled=False):  # half precision would not be exact
-        return _accumulate(kernel, x)
+        return _accumulate(kernel, x, carrier if _suits(kernel, carrier) else FLOAT64)
 
 
-def _accumulate(kernel: Weighted, x: Tensor) -> Tensor:
+def _accumulate(kernel: Weighted, x: Tensor, carrier: Carrier) -> Tensor:
     weight = torch_weight(kernel)
-    if x.dtype != torch.int8:
-        return _convolve(kernel, x.double(), weight.double()).round_().long()
-    if x.device.type != "cpu":  # other devices pick algorithms (Winograd, TF32) that are not exact in float32
-        return _convolve(kernel, x.double(), weight.double()).round_().int()
-    count = taps(kernel)
-    if sums_in_float32(kernel, x):
-        return _convolve(kernel, x.float(), weight.float()).int()
-    if getattr(kernel, "groups", 1) > 1:
-        return _convolve(kernel, x.double(), weight.double()).int()
-    return _accumulate_split(kernel, x, weight, count)
+    if _is_exact(kernel, carrier, weight):
+        sums = _convolve(kernel, x, weight, carrier)
+        return sums.int() if x.dtype == torch.int8 else sums.long()
+    channels = x.shape[-1 if isinstance(kernel, Linear) else 1]
+    if getattr(kernel, "groups", 1) > 1 or taps(kernel) > carrier.taps * channels:
+        return _convolve(kernel, x, weight, FLOAT64).int()
+    return _accumulate_split(kernel, x, weight, carrier)
 
 
-def _accumulate_split(kernel: Weighted, x: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Add the sums over slices of the input channels, each short enough for float32."""
+def _accumulate_split(kernel: Weighted, x: Tensor, weight: Tensor, carrier: Carrier) -> Tensor:
+    """Add the sums over slices of the input channels, each short enough for the carrier."""
     channel_axis = x.dim() - 1 if isinstance(kernel, Linear) else 1
     weight_axis = 0 if isinstance(kernel, ConvTranspose2d) else 1
-    channels = x.shape[channel_axis]
-    each = max(1, FLOAT32_TAPS * channels // count)
-    if count > FLOAT32_TAPS * channels:  # more taps in one channel than float32 can sum
-        return _convolve(kernel, x.double(), weight.double()).int()
+    each = max(1, carrier.taps * x.shape[channel_axis] // taps(kernel))
     parts = zip(torch.split(x, each, channel_axis), torch.split(weight, each, weight_axis), strict=True)
     total: Tensor | None = None
     for x_part, weight_part in parts:
-        partial = _convolve(kernel, x_part.float(), weight_part.float()).int()
+        partial = _convolve(kernel, x_part, weight_part, carrier).int()
         total = partial if total is None else total.add_(partial)
     assert total is not None
     return total
@@ -196,9 +172,9 @@ def finish(
     return result
 
 
-def matmul(kernel: Matmul, x: Tensor, y: Tensor) -> Tensor:
-    """Return the int32 sums of a batched matrix product of int8 tensors."""
-    with torch.autocast(x.device.type, enabled=False):
-        if x.shape[-1] <= FLOAT32_TAPS and x.device.type == "cpu":
-            return (x.float() @ y.float()).int()
-        return (x.double() @ y.double()).round_().int()
+def matmul(kernel: Matmul, x: Tensor, y: Tensor, carrier: Carrier | None = None) -> Tensor:
+    """Return the int32 sums of a batched matrix product of int8 tensors; ``carrier`` as for ``accumulate``."""
+    carrier = carrier_for(x, y) if carrier is None else carrier
+    carrier = carrier if x.shape[-1] <= carrier.taps else FLOAT64
+    with torch.autocast(x.device.type, enabled=False), tensor_cores() if carrier.as_products else nullcontext():
+        return (x.to(carrier.dtype) @ y.to(carrier.dtype)).round_().int()

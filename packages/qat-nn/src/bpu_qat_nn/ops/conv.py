@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -98,6 +98,11 @@ class ConvOperator(WeightedOperator):
     groups: int
     kernel_size: tuple[int, int]
 
+    @cached_property
+    def runs_as_it_is(self) -> bool:
+        """Whether nothing is rearranged for the hardware."""
+        return not (by_patches(self, self.row) or max(phases_of(self, self.row)) > 1 or picks(self))
+
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve."""
         convolve: Any = F.conv2d if self.axes == 4 else F.conv3d
@@ -132,7 +137,7 @@ class ConvOperator(WeightedOperator):
     ) -> QTensor:
         """Convolve; what is rearranged is brought to its form before, and back behind."""
         call = partial(super().apply_kernel, kernel, out, axis=axis, narrow=narrow)
-        if self.adds:
+        if self.adds or self.runs_as_it_is:
             return call(x, *addend)
         if by_patches(self, self.row):
             return call(to_patches(x, self.kernel_size))

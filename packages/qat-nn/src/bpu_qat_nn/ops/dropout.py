@@ -13,7 +13,7 @@ from bpu_kernels.march import MarchRow
 
 from ..op import Operator, OpRow, Output, out_of_place
 from ..qat_module import QATModule
-from ..qtensor import QTensor, plain
+from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 
 __all__ = ["ROWS"]
@@ -54,7 +54,7 @@ class QATDropout(QATModule):
         x = inputs[0]
         if not (self.dropout.training and self.dropout.p):
             return x
-        return QTensor(self.real(plain(x)), x.scale, None, x.dtype, x.per_channel_axis, on_grid=False)
+        return QTensor(self.real(x.dequantize()), x.scale, None, x.dtype, x.per_channel_axis, on_grid=False)
 
     def real(self, *inputs: Tensor) -> Tensor:
         """Apply the float module."""

@@ -18,7 +18,7 @@ from bpu_kernels.march import MarchRow
 from ..errors import InputError
 from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
-from ..qtensor import QTensor, plain
+from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 from . import arithmetic
 from .clip import clip_steps
@@ -208,11 +208,11 @@ class QATFloatFunctional(_FunctionalMethods, QATModule):
         """Return x * y for a number y: only the scale changes, so nothing is observed."""
         self.expect_quantized((x,))
         if not x.on_grid:
-            return QTensor(plain(x) * y, x.scale * abs(y) if y else x.scale, None, x.dtype, on_grid=False)
+            return QTensor(x.dequantize() * y, x.scale * abs(y) if y else x.scale, None, x.dtype, on_grid=False)
         with torch.no_grad():
             steps = arithmetic.mul_scalar(self, x.as_steps(), float(y))
         needs_grad = torch.is_grad_enabled() and x.requires_grad
-        return self.replaced(plain(x) * y if needs_grad else None, steps)
+        return self.replaced(x.dequantize() * y if needs_grad else None, steps)
 
     def cat(self, x: Sequence[QTensor], dim: int = 0) -> QTensor:
         """Return the tensors joined along an axis."""

@@ -88,15 +88,16 @@ class WeightedQAT(WeightedOperator, QATModule):
         batch_statistics = self.bn is not None and self.bn.training
         quantizes = fake_quantizes(on_weights) and (post is None or fake_quantizes(post))
         if batch_statistics or not quantizes or not all(x.on_grid for x in inputs):
-            real = self.real(*map(plain, inputs))
+            real = self.real(*(x.dequantize() for x in inputs))
             return self._unquantized(real) if post is None else self.quantize_output(real)
         if observes(post) or observes(on_weights):
-            fused = can_fuse(self, inputs[0], inputs[1:])
-            return train_fused(self, *inputs) if fused else self._train_on_integers(*inputs)
+            trained = tuple(x.as_values() for x in inputs)
+            fused = can_fuse(self, trained[0], trained[1:])
+            return train_fused(self, *trained) if fused else self._train_on_integers(*trained)
         needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters()))
         with torch.no_grad():
             y = self.integer_output(inputs)
-        return self.from_steps(self.real(*map(plain, inputs)) if needs_grad else None, y)
+        return self.from_steps(self.real(*(x.dequantize() for x in inputs)) if needs_grad else None, y)
 
     def _unquantized(self, real: Tensor) -> QTensor:
         """Return a high-precision output that is not on integers yet, already with its channel axis."""

@@ -139,9 +139,14 @@ class WeightedOperator(Operator):
             )
 
     def _output_shape(self, x: QTensor, weight: Tensor) -> tuple[int, ...]:
-        with uncaptured():
-            x_meta, weight_meta = (torch.empty(tuple(each.shape), device="meta") for each in (x, weight))
-            return tuple(self.linear_map(x_meta, weight_meta, None).shape)
+        shapes = tuple(x.shape), tuple(weight.shape)
+
+        def build() -> tuple[int, ...]:
+            with uncaptured():
+                x_meta, weight_meta = (torch.empty(each, device="meta") for each in shapes)
+                return tuple(self.linear_map(x_meta, weight_meta, None).shape)
+
+        return self.derived.get((), build, "output shape", shapes)
 
     def is_spread(self, addend: QTensor, x: QTensor, weight: Tensor) -> bool:
         """Whether a residual is a 1 x 1 map that is added to a larger one; the shape of the weight counts."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.weighted import WeightedQAT
-from ..qtensor import plain
 from .forward import evaluated, weighted_layers
 
 __all__ = ["CorrectedBias", "add_to_bias", "correct_bias"]
@@ -48,7 +47,7 @@ def correct_bias(model: nn.Module, batches: Iterable[Any]) -> list[CorrectedBias
 
     def see(path: str, layer: WeightedQAT, x: Any) -> None:
         if layer.bn is None:
-            shift = layer.linear_map(plain(x).to(layer.weight.dtype), _rounding_error(layer), None)
+            shift = layer.linear_map(x.dequantize().to(layer.weight.dtype), _rounding_error(layer), None)
             per_channel = shift.movedim(layer.channel_axis(shift.dim()), 0).flatten(1).double()
             sums[path] = sums.get(path, torch.zeros(())) + per_channel.sum(1)
             counts[path] = counts.get(path, 0) + per_channel.shape[1]

@@ -24,7 +24,6 @@ from ..graph_module import ObservedGraphModule
 from ..ops.dropout import QATDropout
 from ..ops.pool import QATAdaptiveAvgPool2d, QATAvgPool2d, QATMaxPool2d
 from ..ops.weighted import WeightedQAT
-from ..qtensor import plain
 from .forward import evaluated, has_any, run_batches, tied_parameters
 
 __all__ = ["Equalized", "equalize"]
@@ -149,7 +148,7 @@ def _by_input(layer: Any) -> Tensor:
 
 def _watch(ranges: dict[str, Tensor], pair: _Pair) -> Any:
     def before(module: Any, inputs: tuple[Any, ...]) -> None:
-        x = plain(inputs[0])
+        x = inputs[0].dequantize()
         axis = x.dim() - 1 if pair.consumer.weight.dim() == 2 else 1
         found = x.movedim(axis, 0).flatten(1).abs().amax(1)
         ranges[pair.second] = torch.maximum(ranges[pair.second], found) if pair.second in ranges else found

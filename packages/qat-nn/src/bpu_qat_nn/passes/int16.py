@@ -36,7 +36,7 @@ from ..ops.weighted import WeightedQAT
 from ..plan import Plan, plan
 from ..prepare import fused_model, prepare_qat_fx
 from ..qat_module import QATModule
-from ..qtensor import QTensor, plain
+from ..qtensor import QTensor
 from ..resolve import QConfigResolver
 from .forward import evaluated, run_batches
 
@@ -142,7 +142,8 @@ def _sensitivities(model: ObservedGraphModule, batches: Sequence[Any], paths: Co
 
 def _outputs(model: nn.Module, batches: Sequence[Any]) -> list[Tensor]:
     results = [model(*batch) if isinstance(batch, (tuple, list)) else model(batch) for batch in batches]
-    return [plain(leaf).double() for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
+    leaves = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
+    return [(leaf.dequantize() if isinstance(leaf, QTensor) else leaf).double() for leaf in leaves]
 
 
 def _work(model: ObservedGraphModule, batch: Any) -> dict[str, int]:

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.weighted import WeightedQAT
-from ..qtensor import plain
 from .bias import add_to_bias
 from .forward import evaluated, weighted_layers
 
@@ -59,7 +58,7 @@ def round_weights(model: nn.Module, batches: Iterable[Any]) -> list[RoundedWeigh
 
     def see(path: str, layer: WeightedQAT, x: Any) -> None:
         if layer.bn is None:
-            found = _moments(layer, plain(x))
+            found = _moments(layer, x.dequantize())
             if found is not None:
                 moments[path] = moments[path].added(found) if path in moments else found
 
