@@ -92,8 +92,7 @@ def weighted(kernel: Weighted, row: MarchRow, x: Tensor, addend: Tensor | None =
     axis = acc.dim() - 1 if isinstance(kernel, Linear) else 1
     layer = LayerPass(acc, axis, residual=None if addend is None else (addend, None))
     multiplier, bias, residual = (_as_arrays(each) for each in (kernel.multiplier, kernel.bias, kernel.residual))
-    steps, _, _ = layer.output(row, multiplier, bias, residual, limits=(0 if kernel.relu else qint8.min, qint8.max))
-    return steps
+    return layer.output(row, multiplier, bias, residual, limits=(0 if kernel.relu else qint8.min, qint8.max))
 
 
 def _is_int8(addend: Tensor | None) -> bool:

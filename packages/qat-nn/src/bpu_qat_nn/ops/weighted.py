@@ -79,7 +79,6 @@ class WeightedQAT(WeightedOperator, QATModule):
     def forward(self, *inputs: QTensor) -> QTensor:
         """Convolve integers and requantize as the board does, with the float layer's gradient."""
         self.expect_quantized(inputs)
-        self.expect_addend(inputs, self.weight)
         with full_precision(inputs[0].device):
             return self._forward(*inputs)
 
@@ -87,12 +86,16 @@ class WeightedQAT(WeightedOperator, QATModule):
         post, on_weights = self.activation_post_process, self.weight_fake_quant
         batch_statistics = self.bn is not None and self.bn.training
         quantizes = fake_quantizes(on_weights) and (post is None or fake_quantizes(post))
-        if batch_statistics or not quantizes or not all(x.on_grid for x in inputs):
+        on_integers = quantizes and not batch_statistics and all(x.on_grid for x in inputs)
+        trains = on_integers and (observes(post) or observes(on_weights))
+        if trains and can_fuse(self, inputs):
+            return train_fused(self, *inputs)
+        self.expect_addend(inputs, self.weight)
+        if not on_integers:
             real = self.real(*map(plain, inputs))
             return self._unquantized(real) if post is None else self.quantize_output(real)
-        if observes(post) or observes(on_weights):
-            fused = can_fuse(self, inputs[0], inputs[1:])
-            return train_fused(self, *inputs) if fused else self._train_on_integers(*inputs)
+        if trains:
+            return self._train_on_integers(*inputs)
         needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters()))
         with torch.no_grad():
             y = self.integer_output(inputs)
