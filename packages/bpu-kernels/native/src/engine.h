@@ -57,7 +57,7 @@ struct BpuLayer {
 BPU_ENGINE_EXPORT int32_t bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
 
 // Gives the output's integers and their real values (`values` may be null), and a bit per element that says whether
-// the gradient passes (`mask` may be null).
+// the gradient passes (`mask` may be null). The values may take the accumulators' place.
 BPU_ENGINE_EXPORT int32_t bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
                                         uint8_t* mask, int32_t threads);
 
@@ -120,7 +120,11 @@ BPU_ENGINE_EXPORT int32_t bpu_scale_too_small(const BpuTraining* training);
 BPU_ENGINE_EXPORT int32_t bpu_layer_gradient(const BpuLayer* layer, const float* gradient, const uint8_t* mask,
                                           float* masked, float* sums, int32_t threads);
 
-// Copies a gradient by rows where its bit is 1, and writes 0 elsewhere; every row of bits begins a byte.
-BPU_ENGINE_EXPORT int32_t bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
-                                           float* out, int32_t threads);
+// Gives the real values of rows of integers, each by its scale.
+BPU_ENGINE_EXPORT int32_t bpu_row_values(const int8_t* stored, int64_t rows, int64_t length, const float* scale,
+                                      float* values, int32_t threads);
+
+// Writes 0 into the rows of a gradient where their bit is 0; every row of bits begins a byte.
+BPU_ENGINE_EXPORT int32_t bpu_mask_rows(float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
+                                     int32_t threads);
 }

@@ -100,11 +100,18 @@ bool quantize_rows(const BpuRows& given, int64_t begin, int64_t end, Followed* a
   return finite;
 }
 
-// `out` may be the gradient itself.
-BPU_CLONES void masked_block(const float* gradient, const uint8_t* mask, int64_t length, float* out) {
+// Most blocks of weights have nothing that was clipped, and are not touched.
+BPU_CLONES void mask_block(float* gradient, const uint8_t* mask, int64_t length) {
+  bool all = length % 8 == 0;
+  for (int64_t i = 0; all && i < length / 8; ++i) all = mask[i] == 0xff;
+  if (all) return;
   uint8_t truths[kBlock];
   unpack_bits(mask, length, truths);
-  for (int64_t i = 0; i < length; ++i) out[i] = truths[i] != 0 ? gradient[i] : 0.0f;
+  for (int64_t i = 0; i < length; ++i) gradient[i] = truths[i] != 0 ? gradient[i] : 0.0f;
+}
+
+BPU_CLONES void scaled_row(const int8_t* BPU_RESTRICT steps, int64_t length, float scale, float* BPU_RESTRICT values) {
+  for (int64_t i = 0; i < length; ++i) values[i] = static_cast<float>(steps[i]) * scale;
 }
 
 }  // namespace
@@ -134,17 +141,25 @@ int32_t bpu_train_rows(BpuRows* rows, int32_t threads) {
   return failed != 0 ? failed : status;
 }
 
-int32_t bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length, float* out,
-                            int32_t threads) {
+int32_t bpu_row_values(const int8_t* stored, int64_t rows, int64_t length, const float* scale, float* values,
+                       int32_t threads) {
   return bpu::without_throwing([&] {
-    const int64_t blocks = (length + bpu::kBlock - 1) / bpu::kBlock;
-    const int64_t grain = 1 + bpu::kGrain / std::min(length, bpu::kBlock);
-    bpu::parallel_for(rows * blocks, grain, threads, [&](int64_t begin, int64_t end) {
-      for (int64_t index = begin; index < end; ++index) {
-        const int64_t row = index / blocks, first = index % blocks * bpu::kBlock;
-        const int64_t at = row * length + first;
-        bpu::masked_block(gradient + at, mask + row * bpu::bit_bytes(length) + first / 8,
-                          std::min(bpu::kBlock, length - first), out + at);
+    bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        bpu::scaled_row(stored + row * length, length, scale[row], values + row * length);
+      }
+    });
+  });
+}
+
+int32_t bpu_mask_rows(float* gradient, const uint8_t* mask, int64_t rows, int64_t length, int32_t threads) {
+  return bpu::without_throwing([&] {
+    bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const uint8_t* bits = mask + row * bpu::bit_bytes(length);
+        for (int64_t at = 0; at < length; at += bpu::kBlock) {
+          bpu::mask_block(gradient + row * length + at, bits + at / 8, std::min(bpu::kBlock, length - at));
+        }
       }
     });
   });

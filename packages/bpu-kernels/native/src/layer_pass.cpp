@@ -21,9 +21,9 @@
 namespace bpu {
 namespace {
 
-constexpr int64_t kBlock = 1024;
+constexpr int64_t kBlock = 512;
 constexpr int64_t kVector = 16;     // so many elements more than a run has may be read and computed
-constexpr int64_t kGrain = 1 << 5;  // blocks that are worth a thread's while
+constexpr int64_t kGrain = 1 << 6;  // blocks that are worth a thread's while
 
 template <typename T>
 BPU_INLINE T clamp(T value, T low, T high) {
@@ -155,7 +155,7 @@ BPU_INLINE void passes(const BpuLayer& l, int64_t length, const float* BPU_RESTR
   }
 }
 
-// Where a block is read whose last vector would reach beyond the last element.
+// Where a block is read whose last vector would reach beyond the last element, or to where another thread writes.
 struct Padded {
   float accumulators[kBlock + kVector];
   int8_t residual[kBlock + kVector];
@@ -190,24 +190,24 @@ struct Outputs {
 template <bool kVaries, bool kAdds>
 BPU_INLINE void output_block(const BpuLayer& l, const Parameters& p, const Block& block, int64_t offset, int64_t count,
                              const Outputs& to) {
+  if (to.mask != nullptr) {
+    float real[kBlock + kVector];
+    uint8_t truths[kBlock];
+    for_runs(l, offset, count,
+             [&](const Run& run) BPU_INLINE_LAMBDA { real_values<kVaries, kAdds>(p, block, run, real); });
+    passes(l, count, real, truths);
+    pack_bits(truths, count, to.mask + offset / 8);
+  }
   int32_t computed[kBlock + kVector];
   for_runs(l, offset, count, [&](const Run& run) BPU_INLINE_LAMBDA {
     integers<kVaries, kAdds>(p, block, run, l.low, l.high, computed);
   });
   int8_t* BPU_RESTRICT steps = to.steps + offset;
   for (int64_t i = 0; i < count; ++i) steps[i] = static_cast<int8_t>(computed[i]);
-  if (to.values != nullptr) {
-    float* BPU_RESTRICT values = to.values + offset;
-    const float scale = l.value_scale;
-    for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(computed[i]) * scale;
-  }
-  if (to.mask == nullptr) return;
-  float real[kBlock + kVector];
-  uint8_t truths[kBlock];
-  for_runs(l, offset, count,
-           [&](const Run& run) BPU_INLINE_LAMBDA { real_values<kVaries, kAdds>(p, block, run, real); });
-  passes(l, count, real, truths);
-  pack_bits(truths, count, to.mask + offset / 8);
+  if (to.values == nullptr) return;
+  float* BPU_RESTRICT values = to.values + offset;  // may be where the accumulators were, which are not needed again
+  const float scale = l.value_scale;
+  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(computed[i]) * scale;
 }
 
 struct Extremes {
@@ -244,7 +244,8 @@ BPU_INLINE void for_blocks(const BpuLayer& l, const float* acc, int64_t begin, i
   const int64_t all = elements(l);
   for (int64_t index = begin; index < end; ++index) {
     const int64_t offset = index * kBlock, count = std::min(kBlock, all - offset);
-    work(block_at(l, acc, offset, count, offset + count + kVector > all, pad), offset, count);
+    const bool at_end = index + 1 == end || offset + count + kVector > all;
+    work(block_at(l, acc, offset, count, at_end, pad), offset, count);
   }
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .layer_pass import LayerPass, has_passes
 from .run import CHANNEL_FIRST, run, tensors_to_numpy
-from .training_pass import LayerTraining, OutputMask, Outputs, Range, RowMask, Rows, train_rows
+from .training_pass import LayerTraining, OutputMask, Outputs, Range, RowMask, Rows, row_values, train_rows
 from .weighted import accumulate, finish
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "accumulate",
     "finish",
     "has_passes",
+    "row_values",
     "run",
     "tensors_to_numpy",
     "train_rows",

@@ -19,7 +19,7 @@ from ..errors import ArgumentError
 from ..march import MARCHES, MarchRow
 from .layer_pass import Layer, LayerPass, run_pass
 
-__all__ = ["LayerTraining", "OutputMask", "Outputs", "Range", "RowMask", "Rows", "train_rows"]
+__all__ = ["LayerTraining", "OutputMask", "Outputs", "Range", "RowMask", "Rows", "row_values", "train_rows"]
 
 
 class _March(ctypes.Structure):
@@ -95,6 +95,11 @@ def _dense_format(x: Tensor) -> torch.memory_format | None:
     return torch.channels_last if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else None
 
 
+def _rows_of(x: Tensor) -> tuple[int, int]:
+    """Return number and length of the rows of weights."""
+    return x.shape[0], x.numel() // x.shape[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """The moving average of a range, and the scale that follows it; written in place.
@@ -136,8 +141,7 @@ class RowMask:
     def masked_(self, gradient: Tensor) -> Tensor:
         """Return the gradient where its bit is 1 and 0 elsewhere, written in place where its layout allows."""
         given = gradient.contiguous(memory_format=self.format)
-        rows, length = given.shape[0], given.shape[1:].numel()
-        run_pass("bpu_masked_gradient", given.data_ptr(), self.packed.data_ptr(), rows, length, given.data_ptr())
+        run_pass("bpu_mask_rows", given.data_ptr(), self.packed.data_ptr(), *_rows_of(given))
         return given
 
 
@@ -166,7 +170,7 @@ def train_rows(x: Tensor, by: Range) -> Rows | None:
     """
     memory_format = _dense_format(x)
     x, memory_format = (x, memory_format) if memory_format else (x.contiguous(), torch.contiguous_format)
-    rows, length = x.shape[0], x.shape[1:].numel()
+    rows, length = _rows_of(x)
     steps, stored = torch.empty_like(x), torch.empty_like(x, dtype=torch.int8)
     sums = torch.empty(rows, dtype=torch.float64)
     packed = torch.empty(rows * ((length + 7) // 8), dtype=torch.uint8)
@@ -184,6 +188,20 @@ def train_rows(x: Tensor, by: Range) -> Rows | None:
         return None
     mask = RowMask(packed=packed, format=memory_format) if given.clipped else None
     return Rows(steps=steps, stored=stored, sums=sums, passes=mask)
+
+
+def row_values(stored: Tensor, scale: Tensor) -> Tensor:
+    """Return the real values of rows of integers.
+
+    Args:
+        stored: int8, as ``Rows`` has them.
+        scale: float32, one per row.
+    """
+    values = torch.empty_like(stored, dtype=torch.float32)
+    rows, length = _rows_of(stored)
+    pointers = (_expect(scale, rows, torch.float32), values.data_ptr())
+    run_pass("bpu_row_values", stored.data_ptr(), rows, length, *pointers)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +234,7 @@ class Outputs:
     """What a layer under training gives."""
 
     values: Tensor
-    """Real values, float32."""
+    """Real values, float32, where the accumulators were."""
     steps: Tensor
     """Integers, int8."""
     passes: OutputMask | None
@@ -268,7 +286,7 @@ class LayerTraining:
         None, and nothing observed, if an output is not finite.
 
         Args:
-            layer: the accumulators, the residual, and the activation.
+            layer: the accumulators, the residual, and the activation; the real values take the accumulators' place.
             out: one entry.
             needs_gradient: whether the gradient's mask is wanted.
         """
@@ -280,10 +298,10 @@ class LayerTraining:
             )
         given.layer, given.output = layer.layer, out.described(1)
         given.observes, given.quant_min, given.quant_max = out.observes, out.quant_min, out.quant_max
-        steps, values = torch.empty_like(layer.acc, dtype=torch.int8), torch.empty_like(layer.acc)
+        steps = torch.empty_like(layer.acc, dtype=torch.int8)
         packed = torch.empty((layer.acc.numel() + 7) // 8, dtype=torch.uint8) if needs_gradient else None
-        pointers = (None if each is None else each.data_ptr() for each in (steps, values, packed))
+        pointers = (None if each is None else each.data_ptr() for each in (steps, layer.acc, packed))
         if run_pass("bpu_train_layer", ctypes.addressof(given), layer.acc.data_ptr(), *pointers):
             return None
         mask = None if packed is None else OutputMask(packed=packed, layer=layer.layer, format=layer.format)
-        return Outputs(values=values, steps=steps, passes=mask)
+        return Outputs(values=layer.acc, steps=steps, passes=mask)

@@ -14,7 +14,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bpu_kernels.dtypes import qint8
-from bpu_kernels.torch_ops import LayerPass, LayerTraining, Outputs, Range, RowMask, Rows, has_passes, train_rows
+from bpu_kernels.torch_ops import (
+    LayerPass,
+    LayerTraining,
+    Outputs,
+    Range,
+    RowMask,
+    Rows,
+    has_passes,
+    row_values,
+    train_rows,
+)
 from bpu_qconfig import (
     FakeQuantize,
     MinMaxObserver,
@@ -41,19 +51,26 @@ _AVERAGES = (*_FROM_EXTREMES, MovingAveragePerChannelMinMaxObserver)
 def can_fuse(layer: WeightedQAT, inputs: tuple[QTensor, ...]) -> bool:
     """Whether this call is of the ordinary kind: int8, float32, on the CPU, with plain fake quantizers."""
     x, *addend = inputs
-    post, on_weights, weight = layer.activation_post_process, layer.weight_fake_quant, layer.weight
+    on_weights, weight = layer.weight_fake_quant, layer.weight
     return (
-        post is not None
-        and _is_plain(post)
+        len(addend) == layer.adds
+        and all(each.dtype is qint8 for each in (*inputs, on_weights))
         and _is_plain(on_weights)
-        and (type(post.activation_post_process) in _FROM_EXTREMES or not observes(post) or post.fixed)
-        and len(addend) == layer.adds
-        and all(each.dtype is qint8 for each in (*inputs, post, on_weights))
+        and _gives_fusible(layer)
         and weight.numel() <= SAFE_TAPS * layer.canonical(weight).shape[0]
         and not torch.compiler.is_compiling()
         and has_passes(weight, *map(plain, inputs))
         and not any(layer.is_spread(each, x, weight) for each in addend)
     )
+
+
+def _gives_fusible(layer: WeightedQAT) -> bool:
+    """Whether the output is int8 with a plain fake quantizer, or 32 bits of the bare layer."""
+    post = layer.activation_post_process
+    if post is None:
+        return layer.relu is None and not layer.adds
+    knows_observer = type(post.activation_post_process) in _FROM_EXTREMES or not observes(post) or post.fixed
+    return post.dtype is qint8 and _is_plain(post) and knows_observer
 
 
 def _is_plain(fake_quant: FakeQuantize) -> bool:
@@ -109,9 +126,13 @@ class _Call:
             sums=self.sums,
         )
 
+    def weight(self) -> IntegerWeight:
+        """Return the weights as conversion stores them."""
+        return IntegerWeight(self.steps, self.scale, self.bias, self.sums)
+
     def at_larger_scale(self) -> _Call:
         """Return the call with weights at a scale with which bias and residual stay in range."""
-        fitted = self.layer.fitting(IntegerWeight(self.steps, self.scale, self.bias, self.sums), self.x, self.addend)
+        fitted = self.layer.fitting(self.weight(), self.x, self.addend)
         stored, scale = fitted.steps.to(torch.int8), fitted.scale.contiguous()
         return replace(self, steps=fitted.steps, stored=stored, scale=scale, sums=fitted.absolute_sums())
 
@@ -137,8 +158,10 @@ def train_fused(layer: WeightedQAT, x: QTensor, *addend: QTensor) -> QTensor:
         training = call.training()
     residual = plain(addend[0]) if addend else None
     value, steps = _Layer.apply(plain(x), weight, bias, residual, call, training)  # type: ignore[no-untyped-call]
-    out = layer.output()
-    return QTensor(value, out.scale, None, out.dtype, steps=steps)
+    wide = layer.activation_post_process is None
+    out = layer.wide_output(call.weight(), x) if wide else layer.output()
+    axis = layer.channel_axis(value.dim()) if wide else -1
+    return QTensor(value, out.scale, None, out.dtype, axis, steps=steps)
 
 
 def _quantize(fake_quant: FakeQuantize, weight: Tensor) -> tuple[Rows, Tensor]:
@@ -159,10 +182,12 @@ def _quantize(fake_quant: FakeQuantize, weight: Tensor) -> tuple[Rows, Tensor]:
 
 def _forward(call: _Call, training: LayerTraining, needs_gradient: bool) -> Outputs:
     layer, post = call.layer, call.layer.activation_post_process
-    assert post is not None
     acc = layer.linear_map(call.x.int_repr().float(), layer.restored(call.steps), None)
     if call.addend and call.addend[0].shape != acc.shape:
         layer.expect_addend((call.x, *call.addend), layer.weight)  # says what is wrong
+    if post is None:
+        wide = layer.finished(acc, call.weight(), layer.wide_output(call.weight(), call.x), call.x)
+        return Outputs(values=wide.dequantize(), steps=plain(wide), passes=None)
     residual = (call.addend[0].int_repr(), call.addend[0].data) if call.addend else None
     passes = LayerPass(acc, layer.channel_axis(acc.dim()), residual=residual, activation=layer.relu)
     by = _range(post, 1)
@@ -208,11 +233,21 @@ class _Layer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         layer, (x, stored, scale), needed = ctx.layer, ctx.saved_tensors, ctx.needs_input_grad
-        gradient, bias_grad = ctx.passes.masked(grads[0], sums=needed[2])
-        weight = stored.float().mul_(scale.reshape(-1, *(1,) * (stored.dim() - 1)))
-        x_grad, weight_grad = layer.gradients(gradient, x, layer.restored(weight), needed[:2])
+        gradient, bias_grad = _passed(ctx, grads[0])
+        weight = layer.restored(row_values(stored, scale))
+        x_grad, weight_grad = layer.gradients(gradient, x, weight, needed[:2])
         if weight_grad is not None:
             weight_grad = layer.canonical(weight_grad)
             if ctx.weight_passes is not None:
                 weight_grad = ctx.weight_passes.masked_(weight_grad)
         return x_grad, weight_grad, bias_grad, gradient if needed[3] else None, None, None
+
+
+def _passed(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient behind saturation and activation, and that of the bias if it is needed."""
+    if ctx.passes is not None:
+        masked: tuple[Tensor, Tensor | None] = ctx.passes.masked(gradient, sums=ctx.needs_input_grad[2])
+        return masked
+    channels = ctx.layer.channel_axis(gradient.dim())
+    others = [axis for axis in range(gradient.dim()) if axis != channels]
+    return gradient, gradient.sum(others) if ctx.needs_input_grad[2] else None

@@ -143,12 +143,11 @@ class WeightedQAT(WeightedOperator, QATModule):
             post.observe(real.detach())
         with torch.no_grad():
             out = self.wide_output(fitted, x) if post is None else self.output()
-            y = self._finish(acc.detach(), fitted, out, x, addend)
+            y = self.finished(acc.detach(), fitted, out, x, *addend)
         return self.from_steps(real, y)
 
-    def _finish(
-        self, acc: Tensor, weight: IntegerWeight, out: Output, x: QTensor, addend: tuple[QTensor, ...]
-    ) -> QTensor:
+    def finished(self, acc: Tensor, weight: IntegerWeight, out: Output, x: QTensor, *addend: QTensor) -> QTensor:
+        """Return what the board gives for accumulators, integers held in a floating type."""
         if self.adds_behind(out, (x, *addend)):
             y = self._finish_layer(acc, weight, before_addition(self, out, addend[0]), x, ())
             return add_behind(self, out, y, addend[0].as_steps(), self.relu)
