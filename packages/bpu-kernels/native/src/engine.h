@@ -71,7 +71,7 @@ struct BpuMarch {
 
 // The moving average of a range, and the scale that follows it: one entry, or one per channel. It is read and written.
 struct BpuObserved {
-  float *min, *max, *scale;
+  float *scale, *min, *max;  // the last two are not looked at where nothing is observed
   float constant;  // of the average
   float steps;     // into which the range is cut
 };

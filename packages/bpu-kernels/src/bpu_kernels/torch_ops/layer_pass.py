@@ -120,9 +120,7 @@ class LayerPass:
         """
         sizes = [unit.numel(), bias.numel()]
         if sizes != [self.layer.channels] * 2 or self.adds != bool(self.layer.residual_value):
-            raise ArgumentError(
-                f"expected unit, bias (and residual) in real values for {self.layer.channels} channels"
-            )
+            raise ArgumentError(f"expected unit, bias (and residual) in real values for {self.layer.channels} channels")
         given = [each.to(torch.float32).contiguous() for each in (unit, bias)]
         self.layer.unit, self.layer.bias = (each.data_ptr() for each in given)
         found = torch.empty(2)
@@ -170,7 +168,5 @@ class LayerPass:
             setattr(layer, name, array.ctypes.data)
         layer.low, layer.high = limits
         steps = torch.empty_like(self.acc, dtype=torch.int8)
-        run_pass(
-            "bpu_layer_output", ctypes.addressof(layer), self.acc.data_ptr(), steps.data_ptr(), None, None
-        )
+        run_pass("bpu_layer_output", ctypes.addressof(layer), self.acc.data_ptr(), steps.data_ptr(), None, None)
         return steps

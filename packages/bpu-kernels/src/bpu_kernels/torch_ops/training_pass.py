@@ -47,7 +47,7 @@ class _Observed(ctypes.Structure):
     """BpuObserved."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("min", "max", "scale")),
+        *((name, c_void_p) for name in ("scale", "min", "max")),
         *((name, c_float) for name in ("constant", "steps")),
     )
 
@@ -124,9 +124,8 @@ class Range:
             ArgumentError: a tensor is of another kind.
         """
         ends = (self.min_val, self.max_val) if self.observes else ()
-        pointers = [_expect(each, entries, torch.float32) for each in ends] or [None, None]
-        scale = _expect(self.scale, entries, torch.float32)
-        return _Observed(*pointers, scale, self.constant, self.quant_max - self.quant_min)
+        pointers = [_expect(each, entries, torch.float32) for each in (self.scale, *ends)]
+        return _Observed(*pointers, constant=self.constant, steps=self.quant_max - self.quant_min)
 
 
 @dataclass(frozen=True, kw_only=True)

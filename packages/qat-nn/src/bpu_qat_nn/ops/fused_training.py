@@ -54,7 +54,8 @@ def can_fuse(layer: WeightedQAT, inputs: tuple[QTensor, ...]) -> bool:
     on_weights, weight = layer.weight_fake_quant, layer.weight
     return (
         len(addend) == layer.adds
-        and all(each.dtype is qint8 for each in (*inputs, on_weights))
+        and on_weights.dtype is qint8
+        and all(each.dtype is qint8 for each in inputs)
         and _is_plain(on_weights)
         and _gives_fusible(layer)
         and weight.numel() <= SAFE_TAPS * layer.canonical(weight).shape[0]
