@@ -2,7 +2,8 @@
 
 ``python benchmarks/engine.py [--networks resnet50 ...] [--batches 1 8] [--threads 1 2] [--rounds 15]`` prints a table:
 the median time of every competitor, and the ratio of our time to its within each round, median and quartiles. One
-thread is measured in its own processor time, several by the wall's clock.
+thread is measured in its own processor time, several by the wall's clock. Beside them stand the machine's limits: how
+long the products alone take with every multiplier busy, and how long every tensor and weight takes to and from memory.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from limits import least_seconds, measured
 from machine import describe
-from models import COMPETITORS, Runner
+from models import COMPETITORS, Runner, program
 from networks import NETWORKS
 
 SIZE = 224
@@ -45,13 +47,19 @@ def measure(network: str, batch: int, threads: int, rounds: int, names: list[str
 
 
 def rows(network: str, batch: int, threads: int, times: dict[str, np.ndarray]) -> list[str]:
-    """Return the lines of one setting."""
+    """Return the lines of one setting: the competitors', and how long the machine must take at least."""
     ours, *others = times
     lines = [f"| {network} | {batch} | {threads} | {ours} | {np.median(times[ours]) * 1e3:.2f} | 1 | |"]
     for name in others:
         ratio = np.percentile(times[ours] / times[name], [50, 25, 75])
         lines.append(
             f"| {network} | {batch} | {threads} | {name} | {np.median(times[name]) * 1e3:.2f} "
+            f"| {ratio[0]:.2f} | {ratio[1]:.2f} .. {ratio[2]:.2f} |"
+        )
+    for name, least in least_seconds(program(NETWORKS[network](), batch, SIZE), threads).items():
+        ratio = np.percentile(times[ours] / least, [50, 25, 75])
+        lines.append(
+            f"| {network} | {batch} | {threads} | {name} | {least * 1e3:.2f} "
             f"| {ratio[0]:.2f} | {ratio[1]:.2f} .. {ratio[2]:.2f} |"
         )
     return lines
@@ -67,6 +75,7 @@ def main() -> None:
     parser.add_argument("--against", nargs="+", choices=list(COMPETITORS)[1:], default=list(COMPETITORS)[1:])
     given = parser.parse_args()
     print(describe())
+    print("one core, 10^9 a second:", ", ".join(f"{name} {value:.1f}" for name, value in measured().items()))
     print("\n| network | batch | threads | | ms | ours / it | quartiles |\n|---|---|---|---|---|---|---|")
     for network in given.networks:
         for batch in given.batches:

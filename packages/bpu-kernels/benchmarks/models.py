@@ -22,7 +22,7 @@ from bpu_kernels.multiplier import Bias, choose_multiplier, choose_residual_scal
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.pool import GlobalAvgPool2d, MaxPool2d
 
-__all__ = ["COMPETITORS", "Runner"]
+__all__ = ["COMPETITORS", "Runner", "program"]
 
 Runner = Callable[[], Any]
 """Runs a model once on a fixed input."""
