@@ -221,3 +221,33 @@ def test_pyramid_of_several_images_is_close_to_the_float_module() -> None:
 def _boxes(count: int) -> Tensor:
     corner = torch.rand(count, 2) * 20
     return torch.cat([corner, corner + torch.rand(count, 2) * 40], 1)
+
+
+class MaskedAttention(nn.Module):
+    """Attention with a mask that is an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.mask = QuantStub(), QuantStub()
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.quant(x)
+        return F.scaled_dot_product_attention(x, x, x, attn_mask=self.mask(mask))
+
+
+@pytest.mark.parametrize("kind", ["boolean", "real"])
+def test_mask_that_is_an_input_means_what_it_means_to_torch(kind: str) -> None:
+    torch.manual_seed(0)
+    x, allowed = torch.randn(2, 3, 9, 8), torch.ones(2, 1, 9, 9).tril().bool()
+    mask = allowed if kind == "boolean" else torch.zeros(2, 1, 9, 9).masked_fill(~allowed, -32.0)
+    with march_scope(March.BAYES):
+        model = prepare_qat_fx(
+            MaskedAttention().eval(), {"": default_qat_8bit_fake_quant_qconfig}, example_inputs=(x, mask)
+        ).eval()
+    set_fake_quantize(model, FakeQuantState.CALIBRATION)
+    model(x, mask)
+    validate(model)
+    got = assert_exact(model, (x, mask))(x, mask)
+    assert isinstance(got, QTensor)
+    expected = F.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+    assert float((got.dequantize() - expected).abs().mean()) < 0.05

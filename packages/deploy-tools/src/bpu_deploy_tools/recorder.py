@@ -52,6 +52,11 @@ class Recorder:
         """Names of the inputs declared so far."""
         return {each.name for each in self._recorded if each.kernel is None}
 
+    @property
+    def has_batch_of_one(self) -> bool:
+        """Whether every input declared so far has a batch of one, so that no tensor has several images."""
+        return all(each.spec.shape[0] == 1 for each in self._recorded if each.kernel is None)
+
     def input(self, name: str, spec: TensorSpec, scale: Tensor) -> Recorded:
         """Declare an input."""
         if name in self.input_names:

@@ -80,7 +80,7 @@ class Examples:
             with torch.no_grad(), self._mode:
                 value = self._values[node] = self._evaluate(node, args, kwargs, root)
             if isinstance(value, Tensor):
-                node.meta["example_shape"] = tuple(value.shape)
+                node.meta["example_shape"], node.meta["example_dtype"] = tuple(value.shape), value.dtype
         except Exception:  # whatever keeps a fake tensor from it: then the value stays unknown
             return
         finally:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, cast
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
 from .constant_value import constant_value
 from .float_functional import FloatFunctional
+from .float_modules import ScaledDotProduct
 from .functional_choice import compared, ranked, where
 from .functional_einsum import einsum
 from .functional_layer import LAYER_PARAMETERS, make_layer
@@ -34,6 +36,7 @@ from .graph import called_function, contains_node, owner_of
 from .graph_module import GraphModuleWithAttr
 from .inplace import forward_overwritten, is_view, overwritten_input
 from .report import KeptFunction
+from .selection_modules import Comparison
 from .stacked_batch import reduced_along_batch
 from .tensor_flow import non_tensors
 
@@ -217,7 +220,17 @@ class _Replacement:
             if name not in recipe.at_call:
                 self.keep(f"{name} is computed at run time")
             del bound[name]
-        return self.call_module(recipe.op, recipe.module(**bound, **recipe.constants), first, **computed)
+        made = recipe.module(**bound, **recipe.constants)
+        if isinstance(made, ScaledDotProduct):
+            made.boolean = self.is_boolean(computed.get("attn_mask"))
+        return self.call_module(recipe.op, made, first, **computed)
+
+    def is_boolean(self, value: Any) -> bool:
+        """Tell whether a tensor holds truth values: in the example, or since it is a comparison."""
+        if not isinstance(value, Node):
+            return False
+        module = self.gm.get_submodule(str(value.target)) if value.op == "call_module" else None
+        return isinstance(module, Comparison) or value.meta.get("example_dtype") is torch.bool
 
     def stack(self) -> Node:
         bound = self.bind(("tensors", "dim"), {"out": None})

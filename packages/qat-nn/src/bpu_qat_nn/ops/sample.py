@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -104,8 +105,12 @@ class QATGridSample(GridSampleOperator, QATModule):
 
 
 class RoiAlignOperator(Operator):
-    """Boxes pooled from the levels of a pyramid; every level is brought to the output's scale first."""
+    """Boxes pooled from the levels of a pyramid; levels of smaller scales are brought to the largest first.
 
+    That scale stays: averages have a smaller range, but what they are of must not saturate.
+    """
+
+    own_scale: ClassVar[bool] = False
     float_module: MultiScaleRoIAlign
     options: ClassVar[frozenset[str]] = frozenset({"image_shapes"})
 
@@ -117,8 +122,10 @@ class RoiAlignOperator(Operator):
         """Return the maps of the levels and the boxes of the images."""
         return self.float_module.levels(x), list(boxes) if isinstance(boxes, list | tuple) else [boxes]
 
-    def pooled(self, out: Output, maps: Sequence[Any], boxes: Sequence[Any], strides: Sequence[float]) -> QTensor:
+    def pooled(self, maps: Sequence[Any], boxes: Sequence[Any], strides: Sequence[float]) -> QTensor:
         """Pool the boxes of each image, and join them along the batch."""
+        scales = [each.scale for each in maps]
+        out = Output(self.derived.get(scales, lambda: torch.stack(scales).amax(0), "largest"), maps[0].dtype)
         levels: list[Any] = [rescale(self, each, out) for each in maps]
         found = []
         for image, each in enumerate(boxes):
@@ -157,7 +164,7 @@ class QuantizedRoiAlign(RoiAlignOperator, QuantizedModule):
         """Pool."""
         maps, found = self.flat(x, boxes)
         strides = self.float_module.strides_of([each.shape for each in maps], image_shapes)
-        return self.pooled(Output(self.scale, self.dtype), maps, found, strides)
+        return self.pooled(maps, found, strides)
 
 
 class QATRoiAlign(RoiAlignOperator, QATModule):
@@ -178,7 +185,7 @@ class QATRoiAlign(RoiAlignOperator, QATModule):
             )
 
         def steps(out: Output, *values: QTensor) -> QTensor:
-            return self.pooled(out, values[:levels], values[levels:], strides)
+            return self.pooled(values[:levels], values[levels:], strides)
 
         return self.compute(real, steps, (*maps, *found))
 
@@ -188,7 +195,7 @@ class QATRoiAlign(RoiAlignOperator, QATModule):
     ) -> list[str]:
         """int8, but for the boxes; up to five levels."""
         found = ["RoI align"] if "roi_align" in row.refused_kernels else []
-        return [*found, *type_problems([dtype, *inputs[:1]], [qint8]), *type_problems(inputs[1:], row.activations)]
+        return [*found, *type_problems(inputs[:1], [qint8]), *type_problems(inputs[1:], row.activations)]
 
 
 _OWN = "The rule is ours, exact in all forms; the vendor's is not known, so no HBIR is written."
@@ -206,8 +213,8 @@ ROWS = (
         floats=(RoIAlign, MultiScaleRoIAlign),
         qat=QATRoiAlign,
         kernels=("roi_align", "rescale", "slice", "concat"),
-        note=f"{_OWN} Also torchvision's modules of these names. Boxes, one tensor per image, go through a QuantStub "
-        "of their own, best of 16 bits and a power of two such as 1/8; behind proposals on the CPU it begins a "
-        "segment.",
+        note=f"{_OWN} Also torchvision's modules of these names. The output has the largest scale of the levels. "
+        "Boxes, one tensor per image, go through a QuantStub of their own, best of 16 bits and with a power of two as "
+        "scale, such as 1/8; behind proposals on the CPU it begins a segment.",
     ),
 )

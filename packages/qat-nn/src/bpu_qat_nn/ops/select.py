@@ -21,7 +21,7 @@ from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
 from .masks import as_mask, chosen, inverse_of, joined, kept, level
 from .rescale import rescale
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "QATMaskedFill"]
 
 MASKS_OUT = -1e4
 """A number up to here, as it is filled in before a softmax, stands for minus infinity."""

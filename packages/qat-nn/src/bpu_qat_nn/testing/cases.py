@@ -69,6 +69,9 @@ _CONVOLUTIONS = {
         make=lambda: nn.Conv2d(3, 6, 40, 40), shapes=((1, 3, 85, 80),), marches=BAYES, bits=(8, 16)
     ),
     "conv2d_far_dilated": OperatorCase(make=_conv(padding=18, dilation=18), marches=BAYES),
+    "conv2d_far_dilated_along_one_axis": OperatorCase(
+        make=_conv(padding=(18, 1), dilation=(18, 1)), shapes=((1, 8, 40, 12),), marches=BAYES
+    ),
     "conv2d_dilated_stride2": OperatorCase(make=_conv(padding=2, dilation=2, stride=2)),
     "conv1d_bn": OperatorCase(
         make=lambda: nn.Sequential(nn.Conv1d(9, 5, 3, padding=1), nn.BatchNorm1d(5), nn.ReLU()),
@@ -339,6 +342,11 @@ _COMPOSITES = {
             nn.ParameterList([torch.zeros(9, 9).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)]),
             lambda mask, x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=mask[0]),
         ),
+        shapes=(_HEADS, _HEADS),
+        marches=BAYES,
+    ),
+    "attention_masked_by_comparison": OperatorCase(
+        make=calls(lambda x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=(x @ y.transpose(-2, -1)) > -2.0)),
         shapes=(_HEADS, _HEADS),
         marches=BAYES,
     ),
