@@ -225,6 +225,14 @@ _MAPS = {
     "resize_nearest_size": OperatorCase(make=calls(lambda x: F.interpolate(x, size=(20, 48)))),
     "resize_bilinear": OperatorCase(make=lambda: nn.Upsample(scale_factor=2, mode="bilinear")),
     "resize_bilinear_size": OperatorCase(make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bilinear"))),
+    "resize_aligned": OperatorCase(
+        make=lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), marches=BAYES
+    ),
+    "resize_aligned_bicubic": OperatorCase(
+        make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bicubic", align_corners=True)),
+        shapes=(MAP,),
+        marches=BAYES,
+    ),
     "resize_bicubic": OperatorCase(
         make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bicubic")), shapes=(MAP,), marches=BAYES
     ),
