@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .ops.adaptive_average import QATAdaptiveAvgPool2d as AdaptiveAvgPool2d
 from .ops.batch_norm import QATBatchNorm2d as BatchNorm2d
 from .ops.clip import QATClip as Clip
 from .ops.conv import QATConv2d as Conv2d
@@ -31,7 +32,6 @@ from .ops.linear import QATLinearAddReLU6 as LinearAddReLU6
 from .ops.linear import QATLinearReLU as LinearReLU
 from .ops.linear import QATLinearReLU6 as LinearReLU6
 from .ops.pad import QATPad as Pad
-from .ops.pool import QATAdaptiveAvgPool2d as AdaptiveAvgPool2d
 from .ops.pool import QATAvgPool2d as AvgPool2d
 from .ops.pool import QATMaxPool2d as MaxPool2d
 from .ops.resize import QATInterpolate as Interpolate

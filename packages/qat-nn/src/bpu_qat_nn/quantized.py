@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .ops.adaptive_average import QuantizedAdaptiveAvgPool2d as AdaptiveAvgPool2d
 from .ops.clip import QuantizedClip as Clip
 from .ops.conv import QuantizedConv2d as Conv2d
 from .ops.conv import QuantizedConv3d as Conv3d
@@ -29,7 +30,6 @@ from .ops.linear import QuantizedLinearAddReLU6 as LinearAddReLU6
 from .ops.linear import QuantizedLinearReLU as LinearReLU
 from .ops.linear import QuantizedLinearReLU6 as LinearReLU6
 from .ops.pad import QuantizedPad as Pad
-from .ops.pool import QuantizedAdaptiveAvgPool2d as AdaptiveAvgPool2d
 from .ops.pool import QuantizedAvgPool2d as AvgPool2d
 from .ops.pool import QuantizedMaxPool2d as MaxPool2d
 from .ops.resize import QuantizedInterpolate as Interpolate

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..op import OpRow
 from . import (
+    adaptive_average,
     adaptive_max,
     attention,
     batch_norm,
@@ -46,6 +47,7 @@ ROWS: tuple[OpRow, ...] = (
     *clip.ROWS,
     *table.ROWS,
     *pool.ROWS,
+    *adaptive_average.ROWS,
     *resize.ROWS,
     *pad.ROWS,
     *dropout.ROWS,

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from bpu_kernels.dtypes import qint8
+from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.multiplier import choose_multiplier
 from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d
 
-from ..op import Operator, Output
+from ..op import Operator, Output, type_problems
 from ..qtensor import QTensor
 from .rescale import as_multiplier, rescale
 
-__all__ = ["average", "pair"]
+__all__ = ["average", "int8_problems", "pair"]
 
 
 def pair(value: Any) -> tuple[int, int]:
     """Return a number given once or per axis as two."""
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def int8_problems(dtype: QuantDType, inputs: Sequence[QuantDType | None]) -> list[str]:
+    """Return problems unless inputs and output are int8."""
+    found = type_problems(inputs, [qint8])
+    return found if dtype is qint8 else [*found, f"output type {dtype} (allowed: {qint8})"]
 
 
 def average(

@@ -1,4 +1,4 @@
-"""Pooling: average, adaptive average (where it is an average or global pooling), maximum."""
+"""Pooling with a window of one size: average and maximum."""
 
 from __future__ import annotations
 
@@ -17,15 +17,10 @@ from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
-from .average import average, pair
+from .average import average, int8_problems, pair
 from .uncounted import average_of_counted, counted
 
 __all__ = ["ROWS"]
-
-
-def _int8_problems(dtype: QuantDType, inputs: Sequence[QuantDType | None]) -> list[str]:
-    found = type_problems(inputs, [qint8])
-    return found if dtype is qint8 else [*found, f"output type {dtype} (allowed: {qint8})"]
 
 
 class AvgPoolOperator(Operator):
@@ -116,64 +111,7 @@ class QATAvgPool2d(AvgPoolOperator, QATModule):
             found.append(f"stride {module.stride} (allowed: {row.pool_stride})")
         if max(pad) and not module.count_include_pad and qint16 not in row.activations:
             found.append("count_include_pad=False with padding, since it counts padding")
-        return found + _int8_problems(dtype, inputs)
-
-
-class AdaptiveAvgPoolOperator(Operator):
-    """Average to a given size, where every window has the same length."""
-
-    axes: ClassVar[int | None] = 4
-
-    config: ClassVar[tuple[str, ...]] = ("output_size",)
-
-    output_size: Any
-
-    def window(self, x: Any) -> tuple[int, int]:
-        """Return the fixed window that is equivalent for a map.
-
-        Raises:
-            InputError: there is none.
-        """
-        size = (int(x.shape[2]), int(x.shape[3]))
-        wanted = (self.output_size, self.output_size) if isinstance(self.output_size, int) else tuple(self.output_size)
-        target = [n if m is None else m for n, m in zip(size, wanted, strict=True)]
-        if any(n % m for n, m in zip(size, target, strict=True)):
-            raise InputError(
-                f"{self.label}: output_size {self.output_size} of a {size} map needs windows of different lengths, "
-                "which the BPU does not have; use a divisor of the size, or AvgPool2d"
-            )
-        return size[0] // target[0], size[1] // target[1]
-
-    def real(self, *inputs: Tensor) -> Tensor:
-        """Pool."""
-        self.window(inputs[0])
-        return F.adaptive_avg_pool2d(inputs[0], self.output_size)
-
-    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
-        """Pool with the equivalent fixed window."""
-        window = self.window(inputs[0])
-        return average(self, inputs[0], out, window=window, divisor=window[0] * window[1])
-
-    def extra_repr(self) -> str:
-        """Size."""
-        return f"output_size={self.output_size}"
-
-
-class QuantizedAdaptiveAvgPool2d(AdaptiveAvgPoolOperator, QuantizedModule):
-    """Adaptive average pooling of integers."""
-
-
-class QATAdaptiveAvgPool2d(AdaptiveAvgPoolOperator, QATModule):
-    """Adaptive average pooling under quantization-aware training."""
-
-    quantized = QuantizedAdaptiveAvgPool2d
-
-    @classmethod
-    def limits(
-        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
-    ) -> list[str]:
-        """int8 only."""
-        return _int8_problems(dtype, inputs)
+        return found + int8_problems(dtype, inputs)
 
 
 class MaxPoolOperator(Operator):
@@ -239,13 +177,6 @@ ROWS = (
         qat=QATAvgPool2d,
         kernels=("avg_pool2d", "global_avg_pool2d", "slice", "rescale", "pad", "conv2d", "mul"),
         note="Windows that leave padding out, or are cut short by ceil_mode, are sums of 16 bits times a constant map.",
-    ),
-    OpRow(
-        name="AdaptiveAvgPool2d",
-        floats=(nn.AdaptiveAvgPool2d,),
-        qat=QATAdaptiveAvgPool2d,
-        kernels=("avg_pool2d", "global_avg_pool2d"),
-        note="The output size must divide the input size.",
     ),
     OpRow(name="MaxPool2d", floats=(nn.MaxPool2d,), qat=QATMaxPool2d, kernels=("max_pool2d",)),
 )

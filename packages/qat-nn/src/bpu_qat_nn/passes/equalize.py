@@ -21,8 +21,9 @@ from torch.fx import Node
 from ..convert import unobserved
 from ..errors import ArgumentError
 from ..graph_module import ObservedGraphModule
+from ..ops.adaptive_average import QATAdaptiveAvgPool2d
 from ..ops.dropout import QATDropout
-from ..ops.pool import QATAdaptiveAvgPool2d, QATAvgPool2d, QATMaxPool2d
+from ..ops.pool import QATAvgPool2d, QATMaxPool2d
 from ..ops.weighted import WeightedQAT
 from .forward import evaluated, has_any, run_batches, tied_parameters
 

@@ -218,6 +218,8 @@ _MAPS = {
     "global_avg_pool": OperatorCase(make=lambda: nn.AdaptiveAvgPool2d(1)),
     "global_avg_pool_7x7": OperatorCase(make=lambda: nn.AdaptiveAvgPool2d(1), shapes=((2, 8, 7, 7),)),
     "adaptive_avg_pool": OperatorCase(make=lambda: nn.AdaptiveAvgPool2d((5, 4))),
+    "adaptive_avg_pool_uneven": OperatorCase(make=lambda: nn.AdaptiveAvgPool2d((3, 5))),
+    "adaptive_avg_pool_larger": OperatorCase(make=lambda: nn.AdaptiveAvgPool2d((13, None))),
     "max_pool2d": OperatorCase(make=lambda: nn.MaxPool2d(2)),
     "max_pool2d_padded": OperatorCase(make=lambda: nn.MaxPool2d(3, 2, 1)),
     "max_pool2d_ceil": OperatorCase(make=lambda: nn.MaxPool2d(3, 2, ceil_mode=True)),
