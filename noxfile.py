@@ -129,7 +129,7 @@ def sanitizers(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run the main job on real data: MNIST by default; ``-- imagenet`` takes a pretrained EfficientNet-Lite0."""
+    """Run the main job on real data: MNIST; ``-- imagenet`` a pretrained EfficientNet-Lite0; ``--simulate`` as well."""
     session.install(TORCH, *group("demo"), *editable())
     name, *options = session.posargs or ["mnist"]
     session.run("python", f"examples/{name}.py", *options)

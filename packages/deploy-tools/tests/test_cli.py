@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,74 @@ def test_camera_is_inserted_once(program: Path, tmp_path: Path) -> None:
     assert bpu_kernels.load(camera).inputs[0].source == "pyramid"
     with pytest.raises(SurgeryError, match="comes from the pyramid already"):
         with_yuv_input(bpu_kernels.load(camera))
+
+
+def test_split_writes_stages_that_give_the_integers_of_the_whole(program: Path, tmp_path: Path) -> None:
+    model = bpu_kernels.load(program)
+    cut = model.nodes[2].name
+    result = invoke("split", program, "--cut", cut, "--output", tmp_path, "--json")
+    assert result.exit_code == 0
+    assert [each["name"] for each in json.loads(result.output)["segments"]] == ["stage1", "stage2"]
+    x = np.random.default_rng(0).integers(-128, 128, model.inputs[0].spec.shape).astype(np.int8)
+    first, second = (bpu_kernels.load(tmp_path / f"stage{number}.bpu") for number in (1, 2))
+    between = bpu_kernels.run(first, x)
+    got = bpu_kernels.run(second, {each.name: between[each.name] for each in second.inputs})
+    for name, value in bpu_kernels.run(model, x).items():
+        assert np.array_equal(got[name], value)
+
+
+def test_split_at_an_unknown_node_exits_with_2(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["split", str(program), "--cut", "nowhere"]) == 2
+    assert "no node 'nowhere'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".svg"])
+def test_export_writes_a_file_by_its_ending(ending: str, program: Path, tmp_path: Path) -> None:
+    if ending == ".onnx":
+        pytest.importorskip("onnx")
+    target = tmp_path / f"net{ending}"
+    result = invoke("export", program, "--output", target, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.output) == {"file": str(target), "bytes": target.stat().st_size}
+
+
+def test_export_to_an_unknown_ending_exits_with_2(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(program), "--output", "net.tflite"]) == 2
+    assert "expected a file ending in .hbir, .onnx, .svg" in capsys.readouterr().err
+
+
+JSON_COMMANDS: dict[str, list[str]] = {
+    "show": ["show", "PROGRAM"],
+    "run": ["run", "PROGRAM", "--input", "INPUT"],
+    "check": ["check", "PROGRAM"],
+    "compare": ["compare", "PROGRAM", "PROGRAM"],
+    "insert-yuv": ["insert-yuv", "PROGRAM", "--output", "FOLDER/camera.bpu"],
+    "doctor": ["doctor"],
+}
+
+
+@pytest.mark.parametrize("command", JSON_COMMANDS)
+def test_command_prints_one_json_text(command: str, program: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "input.npy", np.zeros(bpu_kernels.load(program).inputs[0].spec.shape, np.int8))
+    places = {"PROGRAM": str(program), "INPUT": str(tmp_path / "input.npy")}
+    arguments = [places.get(each, each.replace("FOLDER", str(tmp_path))) for each in JSON_COMMANDS[command]]
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0
+    json.loads(result.output)
+
+
+def test_every_command_that_prints_can_print_json() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert "as_json" in inspect.signature(command.callback).parameters, command.callback
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script_of_the_shell_names_the_command(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    result = CliRunner().invoke(app, ["--show-completion", shell], prog_name="bpu")
+    assert result.exit_code == 0
+    assert "_BPU_COMPLETE" in result.output
 
 
 def test_doctor_speaks_json() -> None:

@@ -6,39 +6,55 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 import bpu_kernels
-from bpu_deploy_tools import lower
-from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, Toolkit, find_toolkit, simulate
+from bpu_deploy_tools import lower, with_yuv_input
+from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, find_toolkit, simulate
+from bpu_deploy_tools.hbdk.buildable import NOT_BUILT
 from bpu_deploy_tools.hbdk.hbir import plan
 from bpu_deploy_tools.hbdk.layers import BUILD
 from bpu_deploy_tools.layout import channels_last
-from bpu_kernels import KERNELS, Program, ProgramBuilder, quant_dtype
+from bpu_kernels import KERNELS, Program, ProgramBuilder, UnsupportedError, quant_dtype
 from bpu_kernels.march import March, march_row
 from bpu_kernels.ops.constant import Constant
-from bpu_kernels.testing import assert_integers_equal, random_case
+from bpu_kernels.testing import assert_integers_equal, random_case, random_program
 from bpu_qat_nn import convert_fx
-from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs
+from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs, train_steps
 from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig, march_scope
 
-WITHOUT_OPERATOR = ("constant", "reinterpret")
-"""Kernels for which nothing runs; a model of them alone is none for the tools."""
+WITHOUT_INPUT = "constant"
+"""The kernel that makes no model by itself."""
 
 OPERATORS = [
     pytest.param(name, march, id=f"{name}-{march}")
-    for name in KERNELS
+    for name, kernel in KERNELS.items()
     for march in March
-    if name not in (*march_row(march).refused_kernels, *WITHOUT_OPERATOR)
+    if name not in (*march_row(march).refused_kernels, WITHOUT_INPUT) and kernel not in NOT_BUILT
+]
+CASES_OF_MODULES = [
+    pytest.param(name, march, bits, id=f"{name}-{march}-{bits}")
+    for name, case in CASES.items()
+    for march in case.marches
+    for bits in case.bits
+    if bits == 8 or march is not March.BERNOULLI2
 ]
 WHOLE_NETS = [pytest.param(name, march, id=f"{name}-{march}") for name, case in NETS.items() for march in case.marches]
 
 
-@pytest.fixture(scope="module")
-def toolkit() -> Toolkit:
-    try:
-        return find_toolkit()
-    except HbdkNotFoundError as error:
-        pytest.skip(str(error).splitlines()[0])
+def stored(inputs: tuple[Tensor, ...], program: Program) -> dict[str, Any]:
+    """Quantize real inputs, in a Program's layout."""
+    pairs = zip(program.inputs, inputs, strict=True)
+    arrays = {each.name: np.ascontiguousarray(x.permute(channels_last(x.dim())).numpy()) for each, x in pairs}
+    return bpu_kernels.quantize_inputs(program, arrays)
+
+
+def assert_simulated(program: Program, inputs: dict[str, Any]) -> None:
+    """Compare every output of the simulator with the numpy reference."""
+    got = simulate(program, inputs, limits=Limits(seconds=200, memory_gib=10))
+    for output, value in bpu_kernels.run(program, inputs).items():
+        assert_integers_equal(got[output], value, what=output)
 
 
 def one_operator(name: str, march: March, seed: int) -> tuple[Program, dict[str, Any]]:
@@ -51,18 +67,15 @@ def one_operator(name: str, march: March, seed: int) -> tuple[Program, dict[str,
 
 @pytest.mark.hbdk
 @pytest.mark.parametrize(("name", "march"), OPERATORS)
-def test_simulator_gives_the_integers_of_the_operator(name: str, march: March, toolkit: Toolkit) -> None:
+def test_simulator_gives_the_integers_of_the_operator(name: str, march: March) -> None:
     for seed in range(4):
         program, inputs = one_operator(name, march, seed)
-        if not any(call["function"] != "ModelInput" for call in plan(program).calls):
-            continue  # a case for which nothing runs, such as joining one tensor
-        got = simulate(program, inputs, toolkit=toolkit, limits=Limits(seconds=120, memory_gib=8))["y"]
-        assert_integers_equal(got, bpu_kernels.run(program, inputs)["y"], what=f"{name}, seed {seed}")
+        assert_simulated(program, inputs)
 
 
 @pytest.mark.hbdk
 @pytest.mark.parametrize("march", list(March), ids=str)
-def test_simulator_takes_constants_as_operands(march: March, toolkit: Toolkit) -> None:
+def test_simulator_takes_constants_as_operands(march: March) -> None:
     name = "add_scaled" if march is March.BERNOULLI2 else "add"
     kernel, (x, y) = random_case(name, march, np.random.default_rng(1))
     builder = ProgramBuilder(march)
@@ -70,13 +83,12 @@ def test_simulator_takes_constants_as_operands(march: March, toolkit: Toolkit) -
     values = builder.input("x", x.shape, x.dtype, 1.0), builder.add(constant, name="table", scale=1.0)
     builder.output(builder.add(kernel, *values, name="sum", scale=1.0), "y")
     program = builder.build()
-    got = simulate(program, {"x": x}, toolkit=toolkit)["y"]
-    assert_integers_equal(got, bpu_kernels.run(program, {"x": x})["y"])
+    assert_simulated(program, {"x": x})
 
 
 @pytest.mark.hbdk
 @pytest.mark.parametrize(("name", "march"), WHOLE_NETS)
-def test_simulator_gives_the_integers_of_the_net(name: str, march: March, toolkit: Toolkit) -> None:
+def test_simulator_gives_the_integers_of_the_net(name: str, march: March) -> None:
     case = NETS[name]
     wide = [(path, default_qat_out_8bit_fake_quant_qconfig) for path in case.high_precision]
     model = prepared(case.model(), march, module_name=wide)
@@ -84,20 +96,48 @@ def test_simulator_gives_the_integers_of_the_net(name: str, march: March, toolki
     reals = real_inputs([(1, *shape[1:]) for shape in case.shapes], seed=5)
     with march_scope(march):
         program = lower(convert_fx(model), reals)
-    stored = {
-        each.name: np.ascontiguousarray(x.permute(channels_last(x.dim())).numpy())
-        for each, x in zip(program.inputs, reals, strict=True)
-    }
-    inputs = bpu_kernels.quantize_inputs(program, stored)
-    expected = bpu_kernels.run(program, inputs)
-    got = simulate(program, inputs, toolkit=toolkit)
-    for output in expected:
-        assert_integers_equal(got[output], expected[output], what=output)
+    assert_simulated(program, stored(reals, program))
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize("source", ["pyramid", "resizer"])
+@pytest.mark.parametrize("march", list(March), ids=str)
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_simulator_gives_the_integers_of_the_net_on_nv12(name: str, march: March, source: str) -> None:
+    case = NETS[name]
+    model = prepared(case.model(), march)
+    calibrate(model, case.shapes)
+    shape = (1, *case.shapes[0][1:])
+    with march_scope(march):
+        program = with_yuv_input(lower(convert_fx(model), torch.zeros(shape)), source=source)
+    frame = np.random.default_rng(2).integers(0, 256, shape[2] * shape[3] * 3 // 2, dtype=np.uint8)
+    assert_simulated(program, {program.inputs[0].name: frame})
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize(("name", "march", "bits"), CASES_OF_MODULES)
+def test_simulator_gives_the_integers_of_the_module(name: str, march: March, bits: int) -> None:
+    case = CASES[name]
+    model = prepared(case.model(), march, bits)
+    calibrate(model, case.shapes)
+    train_steps(model, case.shapes)
+    reals = real_inputs(case.shapes, seed=11)
+    with march_scope(march):
+        program = lower(convert_fx(model), reals)
+    assert_simulated(program, stored(reals, program))
 
 
 @pytest.mark.hbdk
 @pytest.mark.parametrize("march", list(March), ids=str)
-def test_simulator_sees_nv12_as_the_program_does(march: March, toolkit: Toolkit) -> None:
+def test_simulator_gives_the_integers_of_random_programs(march: March) -> None:
+    for seed in range(12):
+        program, x = random_program(march, np.random.default_rng(seed))
+        assert_simulated(program, {"x": x})
+
+
+@pytest.mark.hbdk
+@pytest.mark.parametrize("march", list(March), ids=str)
+def test_simulator_sees_nv12_as_the_program_does(march: March) -> None:
     from bpu_kernels.ops.color import centered_yuv_to_rgb
 
     builder = ProgramBuilder(march)
@@ -106,12 +146,21 @@ def test_simulator_sees_nv12_as_the_program_does(march: March, toolkit: Toolkit)
     builder.output(builder.add(kernel, image, name="rgb", scale=0.02), "rgb")
     program = builder.build()
     frame = np.random.default_rng(0).integers(0, 256, 32 * 48 * 3 // 2, dtype=np.uint8)
-    got = simulate(program, {"image": frame}, toolkit=toolkit)["rgb"]
-    assert_integers_equal(got, bpu_kernels.run(program, {"image": frame})["rgb"])
+    assert_simulated(program, {"image": frame})
 
 
-def test_every_kernel_has_builder_calls() -> None:
-    assert {kernel.__name__ for kernel in BUILD} == {kernel.__name__ for kernel in KERNELS.values()}
+def test_every_kernel_has_builder_calls_or_a_reason() -> None:
+    assert {*BUILD, *NOT_BUILT} == set(KERNELS.values())
+    assert not BUILD.keys() & NOT_BUILT
+
+
+def test_program_with_an_operator_of_our_own_is_refused_by_name() -> None:
+    kernel, (x,) = random_case("top_indices", March.BAYES, np.random.default_rng(1))
+    builder = ProgramBuilder(March.BAYES)
+    values = builder.input("x", x.shape, quant_dtype(x.dtype), 1.0)
+    builder.output(builder.add(kernel, values, name="best", scale=1.0), "y")
+    with pytest.raises(UnsupportedError, match=r"best: top_indices: its rule is ours"):
+        plan(builder.build())
 
 
 def test_missing_toolkit_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

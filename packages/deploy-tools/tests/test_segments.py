@@ -14,12 +14,16 @@ from torch import Tensor, nn
 import bpu_kernels
 from bpu_deploy_tools import LoweringError, Manifest, ManifestError, Segments, lower, split_segments
 from bpu_deploy_tools.stages import observed_values
-from bpu_fx_fusion import wrap
-from bpu_kernels.march import March
+from bpu_fx_fusion import MultiScaleRoIAlign, wrap
+from bpu_kernels.march import March, march_row
 from bpu_qat_nn import DeQuantStub, QTensor, QuantizedGraphModule, QuantStub, convert_fx
 from bpu_qat_nn.ops.stubs import QuantizedQuantStub
 from bpu_qat_nn.testing import NETS, calibrate, differing, prepared, real_inputs, train_steps
-from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig, march_scope
+from bpu_qconfig import (
+    default_qat_8bit_weight_16bit_act_fake_quant_qconfig,
+    default_qat_out_8bit_fake_quant_qconfig,
+    march_scope,
+)
 
 MAP = (2, 3, 8, 8)
 
@@ -98,21 +102,60 @@ class TwoStageDetector(nn.Module):
         return self.boxes(self.roi(picked)), found
 
 
+@wrap()
+def proposals(scores: Tensor, count: int, stride: int) -> Tensor:
+    """Return a box (n, 4) around each of the best positions of the one image."""
+    best = scores[0, 0].flatten().topk(count).indices
+    y, x = best // scores.shape[3], best % scores.shape[3]
+    center = torch.stack([x, y], 1).to(scores.dtype) * stride
+    return torch.cat([center - 3.0, center + 4.5], 1).clamp(0.0, 20.0)
+
+
+class RegionDetector(nn.Module):
+    """A region proposal network, proposals on the CPU, RoI align and a head on their regions of a pyramid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.regions = QuantStub(), QuantStub()
+        self.backbone, self.down, self.rpn = layer(3, 8), nn.MaxPool2d(2), nn.Conv2d(8, 1, 1)
+        self.pool = MultiScaleRoIAlign(None, 3, 2, canonical_scale=6, canonical_level=0, strides=(1, 2))
+        self.head, self.classes = layer(8, 6), nn.Linear(54, 5)
+        self.scores, self.logits = DeQuantStub(), DeQuantStub()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        fine = self.backbone(self.quant(x))
+        boxes = proposals(self.scores(self.rpn(fine)), 7, 1)
+        pooled = self.pool([fine, self.down(fine)], [self.regions(boxes)])
+        return self.logits(self.classes(self.head(pooled).flatten(1))), boxes
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...], list[str]]] = {
     "two stages": (TwoStages, (MAP,), ["stage1", "stage2"]),
     "pyramid": (Pyramid, (MAP,), ["stage1", "stage2", "stage3"]),
     "around the cut": (AroundTheCut, (MAP, MAP), ["stage1", "stage2"]),
     "detector": (TwoStageDetector, (MAP,), ["stage1", "cpu1", "stage2"]),
+    "regions": (RegionDetector, ((1, 3, 10, 12),), ["stage1", "cpu1", "stage2"]),
 }
-CASES = [pytest.param(name, march, id=f"{name}-{march}") for name in MODELS for march in March]
+CASES = [
+    pytest.param(name, march, id=f"{name}-{march}")
+    for name in MODELS
+    for march in March
+    if name != "regions" or "roi_align" not in march_row(march).refused_kernels
+]
 
 
 def trained(name: str, march: March | str = March.BAYES) -> tuple[QuantizedGraphModule, tuple[Tensor, ...]]:
     """Return a converted model that was calibrated and trained as a whole, and inputs for it."""
     torch.manual_seed(0)
     make, shapes, _ = MODELS[name]
-    wide = [("rpn", default_qat_out_8bit_fake_quant_qconfig)] if name == "detector" else []
-    model = prepared(make(), march, module_name=wide)
+    entries = {
+        "detector": [("rpn", default_qat_out_8bit_fake_quant_qconfig)],
+        "regions": [
+            ("rpn", default_qat_out_8bit_fake_quant_qconfig),
+            ("regions", default_qat_8bit_weight_16bit_act_fake_quant_qconfig),
+        ],
+    }
+    model = prepared(make(), march, module_name=entries.get(name, []))
     calibrate(model, shapes)
     train_steps(model, shapes)
     with march_scope(march):

@@ -124,6 +124,101 @@ def test_writing_into_a_part_is_refused_with_a_way_out() -> None:
         fuse_fx(Calls(writes), example_inputs=torch.ones(2, 3))
 
 
+def into_a_corner(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[:, 1:, :-1] = x[:, 1:, :-1] + 5
+    return y
+
+
+def into_one_channel(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[..., 2] = x[..., 0]
+    return y + y[:, 0:1]
+
+
+def into_all(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[:] = x + 1
+    return y
+
+
+@pytest.mark.parametrize("function", [into_a_corner, into_one_channel, into_all], ids=lambda each: each.__name__)
+def test_writing_a_tensor_into_a_part_is_recorded(function: Callable[[Tensor], Tensor]) -> None:
+    gm = fuse_fx(Calls(function), example_inputs=torch.ones(2, 3, 4))
+    x = torch.randn(5, 3, 4)
+    assert torch.equal(gm(x), function(x))
+
+
+def of_the_batch(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[0] = x[1]
+    return y
+
+
+def of_a_view(x: Tensor) -> Tensor:
+    y = (x * 1.0).transpose(1, 2)
+    y[:, :1] = x[:, :, 0].unsqueeze(1)
+    return y
+
+
+def of_another_shape(x: Tensor) -> Tensor:
+    y = x * 1.0
+    y[:, :2] = x[:, :1]
+    return y
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [(of_the_batch, "elements of the batch"), (of_a_view, "part of a view"), (of_another_shape, r"with a value of")],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_what_cannot_be_written_is_refused_at_its_line(function: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(TraceError, match=rf"y\[.*\] = [\s\S]*{reason}[\s\S]*torch\.cat"):
+        fuse_fx(Calls(function), example_inputs=torch.ones(2, 3, 4))
+
+
+def test_view_from_before_a_write_is_refused_after_it() -> None:
+    def stale(x: Tensor) -> Tensor:
+        y = x * 1.0
+        first = y[:, 0]
+        y[:, 0:1] = x[:, 1:2]
+        return y + first.unsqueeze(1)
+
+    with pytest.raises(TraceError, match="taken before another part of it is written to"):
+        fuse_fx(Calls(stale), example_inputs=torch.ones(2, 3, 4))
+
+
+def test_lengths_of_parameters_are_no_batch() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(7, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.table.t()[:, : self.table.shape[0] // 2]
+
+    model = Model()
+    gm = fuse_fx(model, example_inputs=torch.ones(2, 3))
+    assert torch.equal(gm(torch.ones(4, 3)), model(torch.ones(4, 3)))
+    assert not [node for node in gm.graph.nodes if node.target == "size"]
+
+
+def test_einops_is_traced_through() -> None:
+    einops = pytest.importorskip("einops")
+
+    def attention(x: Tensor) -> Tensor:
+        q, k = einops.rearrange(x, "b (two h d) y x -> two b h (y x) d", two=2, h=2)
+        pooled = einops.reduce(q @ k.transpose(-2, -1), "b h i j -> b h i", "mean")
+        y: Tensor = einops.repeat(pooled, "b h (y x) -> b (h 3) y x", y=x.shape[2])
+        return y
+
+    layer = pytest.importorskip("einops.layers.torch").Rearrange("b c y x -> b x (c y)")
+    gm = fuse_fx(nn.Sequential(Calls(attention), layer), example_inputs=torch.ones(2, 8, 3, 5))
+    x = torch.randn(4, 8, 3, 5)
+    torch.testing.assert_close(gm(x), layer(attention(x)))
+    assert not [node for node in gm.graph.nodes if "einops" in str(node.target)]
+
+
 def test_wrapped_code_stays_whole() -> None:
     @wrap()
     def chosen(x: Tensor) -> Tensor:

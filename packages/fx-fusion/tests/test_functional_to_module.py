@@ -11,7 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_fx_fusion import RECIPES, FloatFunctional, GraphModuleWithAttr, functional_to_module, fuse_fx, trace, wrap
+from bpu_fx_fusion import (
+    RECIPES,
+    Abs,
+    Amax,
+    FloatFunctional,
+    Gather,
+    Ge,
+    GraphModuleWithAttr,
+    GridSample,
+    Gt,
+    Lt,
+    MaskedFill,
+    TopIndices,
+    Where,
+    functional_to_module,
+    fuse_fx,
+    trace,
+    wrap,
+)
 
 Function = Callable[[Tensor, Tensor], Any]
 
@@ -84,7 +102,20 @@ FUNCTIONAL: dict[str, tuple[Function, list[str]]] = {
     "mean_method": (lambda x, y: x.mean([2, 3]), ["_generated_mean_0.mean"]),
     "maximum": (lambda x, y: torch.maximum(x, y), ["_generated_maximum_0.maximum"]),
     "minimum": (lambda x, y: x.minimum(y), ["_generated_minimum_0.minimum"]),
+    "max_of_two": (lambda x, y: torch.max(x, y), ["_generated_maximum_0.maximum"]),
     "neg": (lambda x, y: -x, ["_generated_mul_scalar_0.mul_scalar"]),
+    "mean_of_stack": (
+        lambda x, y: torch.stack([x, y]).mean(0),
+        ["Tensor.unsqueeze", "Tensor.unsqueeze", "_generated_cat_0.cat", "_generated_mean_0.mean"],
+    ),
+    "einsum": (
+        lambda x, y: torch.einsum("bchw,bcwv->bvch", x, y),
+        ["_generated_matmul_0.matmul", "Tensor.permute", "Tensor.contiguous"],
+    ),
+    "einsum_broadcast": (
+        lambda x, y: torch.einsum("bchw, cw -> bch", x, y[0, :, 0]),
+        ["getitem", "Tensor.unsqueeze", "_generated_matmul_0.matmul", "Tensor.squeeze"],
+    ),
 }
 
 NUMBERS: dict[str, tuple[Function, list[str]]] = {
@@ -136,6 +167,34 @@ MODULES: dict[str, tuple[Function, str, type[nn.Module]]] = {
         lambda x, y: F.adaptive_avg_pool2d(x, (2, 1)),
         "adaptive_avg_pool2d",
         nn.AdaptiveAvgPool2d,
+    ),
+    "lt": (lambda x, y: x < y, "lt", Lt),
+    "number_lt": (lambda x, y: 0.5 < x, "gt", Gt),  # noqa: SIM300 (the mirrored form is meant)
+    "Tensor.ge": (lambda x, y: x.ge(0.5), "ge", Ge),
+    "where": (lambda x, y: torch.where(x > y, x, y), "where", Where),
+    "method_where": (lambda x, y: x.where(x > y, y), "where", Where),
+    "where_number": (lambda x, y: torch.where(x > y, x, 0.25), "where", MaskedFill),
+    "number_where": (lambda x, y: torch.where(x > y, 0.25, x), "where", MaskedFill),
+    "masked_fill": (lambda x, y: x.masked_fill(x > y, 0.25), "masked_fill", MaskedFill),
+    "max_values": (lambda x, y: x.max(1)[0], "max", Amax),
+    "min_indices": (lambda x, y: torch.min(x, dim=-1, keepdim=True).indices, "min", TopIndices),
+    "argmax": (lambda x, y: x.argmax(1), "argmax", TopIndices),
+    "argmin": (lambda x, y: torch.argmin(x, 2, keepdim=True), "argmin", TopIndices),
+    "topk_values": (lambda x, y: x.topk(2, dim=1)[0], "gather", Gather),
+    "topk_indices": (lambda x, y: torch.topk(x, 2, largest=False).indices, "topk", TopIndices),
+    "gather": (lambda x, y: x.gather(1, y.topk(2, 1)[1]), "gather", Gather),
+    "abs": (lambda x, y: abs(x - y), "abs", Abs),
+    "F.unfold": (lambda x, y: F.unfold(x, 3, padding=1), "unfold", nn.Unfold),
+    "F.fold": (lambda x, y: F.fold(x.flatten(2), (7, 7), 2), "fold", nn.Fold),
+    "F.adaptive_max_pool2d": (
+        lambda x, y: F.adaptive_max_pool2d(x, (3, 4)),
+        "adaptive_max_pool2d",
+        nn.AdaptiveMaxPool2d,
+    ),
+    "F.grid_sample": (
+        lambda x, y: F.grid_sample(x, y[:, 0, :, :2].unsqueeze(1), padding_mode="border", align_corners=False),
+        "grid_sample",
+        GridSample,
     ),
     "F.softmax": (lambda x, y: F.softmax(x, dim=1), "softmax", nn.Softmax),
     "torch.softmax": (lambda x, y: torch.softmax(x, 1), "softmax", nn.Softmax),
@@ -201,11 +260,11 @@ def test_generated_modules_are_named_after_their_owner_and_numbered_per_owner() 
 
 
 def test_a_module_of_its_own_for_every_call_of_a_shared_block() -> None:
-    block = Branch()
+    block = nn.Sequential(Branch())
 
     gm = replaced(nn.Sequential(block, block))
 
-    assert [name for name in gm.generated_modules if "relu" in name] == ["0_generated_relu_0", "0_generated_relu_1"]
+    assert [name for name in gm.generated_modules if "relu" in name] == ["0_0_generated_relu_0", "0_0_generated_relu_1"]
 
 
 def on_sizes(x: Tensor, y: Tensor) -> Tensor:
@@ -277,6 +336,18 @@ def test_an_argument_annotated_as_number_is_no_tensor() -> None:
 KEPT: dict[str, tuple[Function, str, str]] = {
     "alpha": (lambda x, y: torch.add(x, y, alpha=2), "add", "alpha=2"),
     "rounding": (lambda x, y: torch.div(x, y, rounding_mode="floor"), "div", "rounding_mode=floor"),
+    "max_as_a_whole": (
+        lambda x, y: x.max(1),
+        "Tensor.max",
+        "its result is used as a whole; take its values or its indices",
+    ),
+    "where_indices": (lambda x, y: torch.where(x > 0.5)[0], "where", "it asks for indices"),
+    "einsum_of_one": (lambda x, y: torch.einsum("bchw->bhwc", x), "einsum", "it has other operands than two tensors"),
+    "einsum_outer": (
+        lambda x, y: torch.einsum("bchw,bchw->bchw", x, y),
+        "einsum",
+        "it is no matrix product: it has not one letter that is summed, or several that are only in one",
+    ),
     "by_zero": (lambda x, y: x / 0, "truediv", "it divides by zero"),
     "sum_of_all": (lambda x, y: x.sum(), "Tensor.sum", "no dim is given"),
     "mean_dtype": (lambda x, y: x.mean(1, dtype=torch.float64), "Tensor.mean", "dtype=torch.float64"),

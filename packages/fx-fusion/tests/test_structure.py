@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bpu_fx_fusion import copy_structure, replace_module, shallow_copy
+from bpu_fx_fusion import copy_structure, replace_module, separate_stateless_modules, shallow_copy
 
 
 def tree() -> nn.Sequential:
@@ -29,6 +29,19 @@ def test_a_module_at_two_places_is_copied_once() -> None:
     copied = copy_structure(tree())
 
     assert copied.get_submodule("0") is copied.get_submodule("1.0")
+
+
+def test_only_modules_without_state_and_children_are_separated() -> None:
+    activation, layer, block = nn.SiLU(), nn.Conv2d(1, 1, 1), nn.Sequential(nn.ReLU())
+    root = nn.Sequential(nn.Sequential(layer, activation, block), nn.Sequential(layer, activation, block), activation)
+
+    separate_stateless_modules(root)
+
+    activations = [root.get_submodule(path) for path in ("0.1", "1.1", "2")]
+    assert len({id(each) for each in activations}) == 3
+    assert all(type(each) is nn.SiLU for each in activations)
+    assert root.get_submodule("0.0") is root.get_submodule("1.0")
+    assert root.get_submodule("0.2") is root.get_submodule("1.2")
 
 
 def test_replacing_reaches_every_place_and_only_this_tree() -> None:

@@ -16,6 +16,7 @@ from bpu_qat_nn import (
     ArgumentError,
     ConvertError,
     DeQuantStub,
+    InputError,
     PrepareError,
     QATMode,
     QATModule,
@@ -323,3 +324,29 @@ def test_eager_and_fx_calls_are_not_mixed() -> None:
         prepare_qat(net(), hybrid=True)
     with pytest.raises(ArgumentError, match="without QAT modules"):
         convert(net())
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.arguments: tuple[Any, ...] = (None, False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quant(x)
+        y: Tensor = self.dequant(self.attention(x, x, x, *self.arguments)[0])
+        return y
+
+
+def test_options_of_attention_may_be_given_by_position() -> None:
+    with march_scope(March.BAYES):
+        model: Any = prepare_qat(with_qconfig(Attends().eval()))
+        set_fake_quantize(model, FakeQuantState.CALIBRATION)
+        x = torch.randn(1, 5, 8)
+        model.eval()(x)
+        set_fake_quantize(model, FakeQuantState.VALIDATION)
+        assert differing(model(x), convert(model)(x)) == 0
+        model.arguments = (torch.zeros(1, 5).bool(), False)
+        with pytest.raises(InputError, match="takes no mask, got key_padding_mask"):
+            model(x)

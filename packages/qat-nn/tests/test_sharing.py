@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_qat_nn import DeQuantStub, PrepareError, QuantStub, convert_fx
-from bpu_qat_nn.testing import assert_exact, calibrate, prepared, real_inputs, train_steps
+from bpu_fx_fusion import FloatFunctional
+from bpu_qat_nn import DeQuantStub, PrepareError, QuantStub, convert, convert_fx, prepare_qat
+from bpu_qat_nn.testing import assert_exact, calibrate, differing, prepared, real_inputs, train_steps
 from bpu_qat_nn.testing.stages import QCONFIGS
-from bpu_qconfig import FakeQuantState, set_fake_quantize
+from bpu_qconfig import FakeQuantState, set_fake_quantize, set_march
 
 SHAPE = (2, 4, 6, 6)
 (INPUT,) = real_inputs((SHAPE,), seed=4)
@@ -91,6 +92,56 @@ def test_one_module_under_two_paths_stays_one_module() -> None:
     assert model.conv is model.again
     converted: Any = convert_fx(model)
     assert converted.conv is converted.again
+
+
+class OneActivation(Stubs):
+    """As YOLO: all layers hold the same activation."""
+
+    activation = nn.SiLU()
+
+    def __init__(self, calls: int = 1) -> None:
+        super().__init__()
+        self.calls = calls
+        self.layers = nn.ModuleList(nn.Sequential(nn.Conv2d(4, 4, 1), self.activation) for _ in range(2))
+        for weight in (layer.get_parameter("0.weight") for layer in self.layers):
+            nn.init.eye_(weight.data.reshape(4, 4))
+
+    def body(self, x: Tensor) -> Tensor:
+        for _ in range(self.calls):
+            x = self.layers[0](x * 8) + self.layers[1](x)
+        return x
+
+
+def test_an_activation_that_layers_hold_in_common_has_a_scale_for_each() -> None:
+    both: Any = ((prepared(OneActivation().eval(), "bayes"), convert_fx), (_eager(), convert))
+    for model, to_integers in both:
+        calibrate(model, (SHAPE,))
+        scales = [model.get_submodule(f"layers.{n}.1.activation_post_process").scale for n in range(2)]
+        assert scales[0] > 4 * scales[1]
+        assert differing(to_integers(model)(INPUT), model(INPUT)) == 0
+
+
+def _eager() -> nn.Module:
+    set_march("bayes")
+    model: Any = EagerActivation().eval()
+    model.qconfig = QCONFIGS[8]
+    return prepare_qat(model)
+
+
+class EagerActivation(OneActivation):
+    def __init__(self) -> None:
+        super().__init__()
+        self.times, self.plus = FloatFunctional(), FloatFunctional()
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.plus.add(self.layers[0](self.times.mul_scalar(x, 8.0)), self.layers[1](x))
+
+
+def test_a_scale_for_several_calls_is_told() -> None:
+    once, twice = (prepared(OneActivation(calls).eval(), "bayes").prepare_report for calls in (1, 2))
+    assert once.shared == ()
+    assert [(each.path, each.calls) for each in twice.shared] == [("layers.0.1", 2), ("layers.1.1", 2)]
+    assert "layers.0.1 (SiLU) has one scale for 2 calls" in str(twice)
 
 
 def test_tied_parameters_stay_tied_and_sum_their_gradients() -> None:

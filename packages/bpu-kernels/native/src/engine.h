@@ -57,17 +57,74 @@ struct BpuLayer {
 BPU_ENGINE_EXPORT int32_t bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
 
 // Gives the output's integers and their real values (`values` may be null), and a bit per element that says whether
-// the gradient passes (`mask` may be null). Every row of bits begins a byte.
+// the gradient passes (`mask` may be null). The values may take the accumulators' place.
 BPU_ENGINE_EXPORT int32_t bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
                                         uint8_t* mask, int32_t threads);
 
-// Fake-quantizes rows, each by its scale: integers (as float32), their real values, the sum of their absolute values
-// (NaN where a row has one), the bits, and how many of these are 0.
-BPU_ENGINE_EXPORT int32_t bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low,
-                                         float high, float* steps, float* values, double* sums, uint8_t* mask,
-                                         int64_t* clipped, int32_t threads);
+// What a march allows of the parameters that are chosen for a layer.
+struct BpuMarch {
+  int32_t rounds;  // at the second shift; otherwise it floors
+  int32_t bias_bits, most_bias_shift;
+  int32_t most_accu_shift, most_right_shift;
+  int32_t least_residual_shift, most_residual_shift;
+};
 
-// Copies a gradient where its bit is 1, and writes 0 elsewhere.
-BPU_ENGINE_EXPORT int32_t bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
-                                           float* out, int32_t threads);
+// The moving average of a range, and the scale that follows it: one entry, or one per channel. It is read and written.
+struct BpuObserved {
+  float *scale, *min, *max;  // the last two are not looked at where nothing is observed
+  float constant;  // of the average
+  float steps;     // into which the range is cut
+};
+
+// A layer under training. Of `layer` only what describes the accumulators, the residual and the activation is read.
+struct BpuTraining {
+  BpuLayer layer;
+  BpuMarch march;
+  BpuObserved output;
+  int32_t observes;  // whether the output's range is taken into its average first
+  int32_t quant_min, quant_max;
+  float x_scale, residual_scale;  // the residual's is 0 where there is none
+  const double* weight_scale;     // per channel, as what follows
+  const float* bias;              // real; null: none
+  const double* sums;             // of the weights' absolute integers
+};
+
+// Observes the output, chooses the board's parameters, and gives what bpu_layer_output gives. Returns 2, and changes
+// nothing, where a real output to be observed is not finite.
+BPU_ENGINE_EXPORT int32_t bpu_train_layer(const BpuTraining* training, const float* accumulators, int8_t* steps,
+                                       float* values, uint8_t* mask, int32_t threads);
+
+// Rows of weights to be fake-quantized, each by its scale.
+struct BpuRows {
+  const float* x;
+  int64_t rows, length;
+  BpuObserved observed;
+  int32_t observes;
+  int32_t quant_min, quant_max;
+  float* steps;     // integers, as float32
+  int8_t* stored;   // the same integers
+  double* sums;     // of their absolute values
+  uint8_t* mask;    // a bit per element, whether the gradient passes; every row begins a byte
+  int64_t clipped;  // how many bits are 0
+};
+
+// Observes rows of weights and fake-quantizes them. Returns 2, and changes no range or scale, where one is not finite.
+BPU_ENGINE_EXPORT int32_t bpu_train_rows(BpuRows* rows, int32_t threads);
+
+// Whether bias and residual need a larger scale of the weights than they have; of `training` its layer's accumulators and
+// what is to be written are not looked at.
+BPU_ENGINE_EXPORT int32_t bpu_scale_too_small(const BpuTraining* training);
+
+// Copies the gradient of a layer's output where its bit is 1, and writes 0 elsewhere; sums the result per channel
+// (`sums` may be null). Of the layer only its sizes are read.
+BPU_ENGINE_EXPORT int32_t bpu_layer_gradient(const BpuLayer* layer, const float* gradient, const uint8_t* mask,
+                                          float* masked, float* sums, int32_t threads);
+
+// Gives the real values of rows of integers, each by its scale.
+BPU_ENGINE_EXPORT int32_t bpu_row_values(const int8_t* stored, int64_t rows, int64_t length, const float* scale,
+                                      float* values, int32_t threads);
+
+// Writes 0 into the rows of a gradient where their bit is 0; every row of bits begins a byte.
+BPU_ENGINE_EXPORT int32_t bpu_mask_rows(float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
+                                     int32_t threads);
 }

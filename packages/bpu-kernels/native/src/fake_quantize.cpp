@@ -1,11 +1,14 @@
 // Fake quantization of weights by rows, and the gradient that passes where nothing was clipped.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "bits.h"
 #include "clones.h"
 #include "engine.h"
+#include "follow_range.h"
 #include "nan.h"
 #include "threads.h"
 #include "without_throwing.h"
@@ -20,7 +23,8 @@ struct Row {
   const float* x;
   int64_t length;
   float scale, low, high;
-  float *steps, *values;
+  float* steps;
+  int8_t* stored;
   uint8_t* mask;
 };
 
@@ -37,60 +41,125 @@ BPU_CLONES Counts quantize_row(const Row& row) {
     const int64_t length = std::min(kBlock, row.length - begin);
     const float* BPU_RESTRICT x = row.x + begin;
     float* BPU_RESTRICT steps = row.steps + begin;
-    float* BPU_RESTRICT values = row.values + begin;
+    int8_t* BPU_RESTRICT stored = row.stored + begin;
     int32_t sum = 0, passing = 0;
     for (int64_t i = 0; i < length; ++i) {
       float step = std::rint(x[i] / scale);
       step = step < row.low ? row.low : step;
       step = step > row.high ? row.high : step;
       steps[i] = step;
-      values[i] = step * scale;
-      truths[i] = static_cast<uint8_t>((x[i] >= least) & (x[i] <= most));
       sum += static_cast<int32_t>(std::fabs(step));
+    }
+    for (int64_t i = 0; i < length; ++i) stored[i] = static_cast<int8_t>(static_cast<int32_t>(steps[i]));
+    for (int64_t i = 0; i < length; ++i) {
+      truths[i] = static_cast<uint8_t>((x[i] >= least) & (x[i] <= most));
       passing += truths[i];
     }
-    found.sum += has_nan(x, length) ? std::numeric_limits<double>::quiet_NaN() : sum;
+    found.sum += sum;
     found.clipped += length - passing;
     pack_bits(truths, length, row.mask + begin / 8);
   }
   return found;
 }
 
-// `out` may be the gradient itself.
-BPU_CLONES void masked_row(const float* gradient, const uint8_t* mask, int64_t length, float* out) {
-  uint8_t truths[kBlock];
-  for (int64_t begin = 0; begin < length; begin += kBlock) {
-    const int64_t count = std::min(kBlock, length - begin);
-    unpack_bits(mask + begin / 8, count, truths);
-    for (int64_t i = 0; i < count; ++i) out[begin + i] = truths[i] != 0 ? gradient[begin + i] : 0.0f;
+struct Ends {
+  float low, high;
+};
+
+// Smallest and largest value of a row; the highest is NaN where there is one.
+BPU_CLONES Ends ends_of(const float* x, int64_t length) {
+  Ends found{x[0], x[0]};
+  for (int64_t i = 0; i < length; ++i) {
+    found.low = x[i] < found.low ? x[i] : found.low;
+    found.high = x[i] > found.high ? x[i] : found.high;
   }
+  if (has_nan(x, length)) found.high = std::numeric_limits<float>::quiet_NaN();
+  return found;
+}
+
+// Quantizes rows by their new scales, which `after` gets; returns whether all of their values were finite.
+bool quantize_rows(const BpuRows& given, int64_t begin, int64_t end, Followed* after, std::atomic<int64_t>& clipped) {
+  bool finite = true;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t at = row * given.length;
+    const BpuObserved& o = given.observed;
+    Followed now{0.0f, 0.0f, o.scale[row]};
+    const Ends ends = ends_of(given.x + at, given.length);
+    finite = finite && is_finite(ends.low) && is_finite(ends.high);
+    if (!finite) continue;
+    if (given.observes != 0) {
+      now = follow_range({o.min[row], o.max[row], o.scale[row]}, ends.low, ends.high, o.constant, o.steps);
+    }
+    after[row] = now;
+    const Counts found = quantize_row({given.x + at, given.length, now.scale, static_cast<float>(given.quant_min),
+                                       static_cast<float>(given.quant_max), given.steps + at, given.stored + at,
+                                       given.mask + row * bit_bytes(given.length)});
+    given.sums[row] = found.sum;
+    clipped += found.clipped;
+  }
+  return finite;
+}
+
+// Most blocks of weights have nothing that was clipped, and are not touched.
+BPU_CLONES void mask_block(float* gradient, const uint8_t* mask, int64_t length) {
+  bool all = length % 8 == 0;
+  for (int64_t i = 0; all && i < length / 8; ++i) all = mask[i] == 0xff;
+  if (all) return;
+  uint8_t truths[kBlock];
+  unpack_bits(mask, length, truths);
+  for (int64_t i = 0; i < length; ++i) gradient[i] = truths[i] != 0 ? gradient[i] : 0.0f;
+}
+
+BPU_CLONES void scaled_row(const int8_t* BPU_RESTRICT steps, int64_t length, float scale, float* BPU_RESTRICT values) {
+  for (int64_t i = 0; i < length; ++i) values[i] = static_cast<float>(steps[i]) * scale;
 }
 
 }  // namespace
 }  // namespace bpu
 
-int32_t bpu_quantize_rows(const float* x, int64_t rows, int64_t length, const float* scale, float low, float high,
-                          float* steps, float* values, double* sums, uint8_t* mask, int64_t* clipped,
-                          int32_t threads) {
+int32_t bpu_train_rows(BpuRows* rows, int32_t threads) {
+  int32_t status = 0;
+  const int32_t failed = bpu::without_throwing([&] {
+    std::vector<bpu::Followed> after(static_cast<std::size_t>(rows->rows));
+    std::atomic<int64_t> clipped{0};
+    std::atomic<bool> finite{true};
+    bpu::parallel_for(rows->rows, 1 + bpu::kGrain / rows->length, threads, [&](int64_t begin, int64_t end) {
+      if (!bpu::quantize_rows(*rows, begin, end, after.data(), clipped)) finite = false;
+    });
+    rows->clipped = clipped;
+    if (!finite) {
+      status = 2;
+      return;
+    }
+    if (rows->observes == 0) return;
+    for (std::size_t row = 0; row < after.size(); ++row) {
+      rows->observed.min[row] = after[row].min;
+      rows->observed.max[row] = after[row].max;
+      rows->observed.scale[row] = after[row].scale;
+    }
+  });
+  return failed != 0 ? failed : status;
+}
+
+int32_t bpu_row_values(const int8_t* stored, int64_t rows, int64_t length, const float* scale, float* values,
+                       int32_t threads) {
   return bpu::without_throwing([&] {
     bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        const int64_t at = row * length;
-        const bpu::Counts found = bpu::quantize_row({x + at, length, scale[row], low, high, steps + at, values + at,
-                                                     mask + row * bpu::bit_bytes(length)});
-        sums[row] = found.sum;
-        clipped[row] = found.clipped;
+        bpu::scaled_row(stored + row * length, length, scale[row], values + row * length);
       }
     });
   });
 }
 
-int32_t bpu_masked_gradient(const float* gradient, const uint8_t* mask, int64_t rows, int64_t length, float* out,
-                            int32_t threads) {
+int32_t bpu_mask_rows(float* gradient, const uint8_t* mask, int64_t rows, int64_t length, int32_t threads) {
   return bpu::without_throwing([&] {
     bpu::parallel_for(rows, 1 + bpu::kGrain / length, threads, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        bpu::masked_row(gradient + row * length, mask + row * bpu::bit_bytes(length), length, out + row * length);
+        const uint8_t* bits = mask + row * bpu::bit_bytes(length);
+        for (int64_t at = 0; at < length; at += bpu::kBlock) {
+          bpu::mask_block(gradient + row * length + at, bits + at / 8, std::min(bpu::kBlock, length - at));
+        }
       }
     });
   });

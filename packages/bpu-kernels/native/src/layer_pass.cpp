@@ -1,11 +1,19 @@
 // A layer under training: from its accumulators to the board's integers, their real values and the gradient's mask.
+//
+// Memory is passed in blocks of consecutive elements. A block is first computed into arrays that stay in the cache, then
+// written. Where channels follow one another, every parameter is repeated so that a block reads it from any channel on;
+// where a channel's elements do, a block consists of runs of one channel each. A run is computed in whole vectors: what
+// is too much at its end is overwritten by the next one.
+#include "layer_pass.h"
+
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <mutex>
+#include <vector>
 
 #include "bits.h"
 #include "clones.h"
-#include "engine.h"
 #include "nan.h"
 #include "threads.h"
 #include "without_throwing.h"
@@ -13,35 +21,69 @@
 namespace bpu {
 namespace {
 
-constexpr int64_t kBlock = 1024;
-constexpr int64_t kGrain = 1 << 15;  // elements that are worth a thread's while
-
-// Consecutive elements of one row: of one channel, or of all channels of a position.
-struct Run {
-  int64_t channel;
-  int64_t offset;
-  int64_t length;
-};
+constexpr int64_t kBlock = 512;
+constexpr int64_t kVector = 16;     // so many elements more than a run has may be read and computed
+constexpr int64_t kGrain = 1 << 6;  // blocks that are worth a thread's while
 
 template <typename T>
 BPU_INLINE T clamp(T value, T low, T high) {
   return value < low ? low : (value > high ? high : value);
 }
 
-// Parameters vary along a run of all channels, and are one number along a run of one channel.
+// The parameters of a layer, each array long enough for a block that begins at any of its channels.
+struct Parameters {
+  std::vector<float> unit, bias;
+  std::vector<int32_t> before, accu, scale, rounding, right;
+  std::vector<int32_t> residual_scale, residual_left, residual_right;
+
+  explicit Parameters(const BpuLayer& l)
+      : unit(repeated(l, l.unit)),
+        bias(repeated(l, l.bias)),
+        before(repeated(l, l.before)),
+        accu(repeated(l, l.accu)),
+        scale(repeated(l, l.scale)),
+        rounding(repeated(l, l.rounding)),
+        right(repeated(l, l.right)),
+        residual_scale(repeated(l, l.residual_scale)),
+        residual_left(repeated(l, l.residual_left)),
+        residual_right(repeated(l, l.residual_right)) {}
+
+  template <typename T>
+  static std::vector<T> repeated(const BpuLayer& l, const T* given) {
+    if (given == nullptr) return {};
+    if (l.inner > 1) return {given, given + l.channels};
+    std::vector<T> found(static_cast<std::size_t>(l.channels + kBlock + kVector));
+    for (std::size_t i = 0; i < found.size(); ++i) found[i] = given[i % static_cast<std::size_t>(l.channels)];
+    return found;
+  }
+};
+
+// One run of a block: where it lies in the block, and its first channel.
+struct Run {
+  int64_t begin, length, channel;
+};
+
+// Where the elements of a block are read.
+struct Block {
+  const float* accumulators;
+  const int8_t* residual;
+  const float* residual_value;
+};
+
 template <bool kVaries>
 BPU_INLINE int64_t at(int64_t i) {
   return kVaries ? i : 0;
 }
 
 template <bool kVaries, bool kAdds>
-BPU_INLINE void real_values(const BpuLayer& l, const Run& run, const float* accumulators,
-                            float* BPU_RESTRICT real) {
-  const float* BPU_RESTRICT acc = accumulators + run.offset;
-  const float* BPU_RESTRICT unit = l.unit + run.channel;
-  const float* BPU_RESTRICT bias = l.bias + run.channel;
-  const float* BPU_RESTRICT added = kAdds ? l.residual_value + run.offset : nullptr;
-  for (int64_t i = 0; i < run.length; ++i) {
+BPU_INLINE void real_values(const Parameters& p, const Block& block, const Run& run, float* BPU_RESTRICT to) {
+  const float* BPU_RESTRICT acc = block.accumulators + run.begin;
+  const float* BPU_RESTRICT unit = p.unit.data() + run.channel;
+  const float* BPU_RESTRICT bias = p.bias.data() + run.channel;
+  const float* BPU_RESTRICT added = kAdds ? block.residual_value + run.begin : nullptr;
+  float* BPU_RESTRICT real = to + run.begin;
+  const int64_t vectors = (run.length + kVector - 1) / kVector;
+  for (int64_t i = 0; i < vectors * kVector; ++i) {
     float value = acc[i] * unit[at<kVaries>(i)];
     value = value + bias[at<kVaries>(i)];
     if (kAdds) value = value + added[i];
@@ -49,33 +91,47 @@ BPU_INLINE void real_values(const BpuLayer& l, const Run& run, const float* accu
   }
 }
 
-template <bool kVaries, bool kAdds, bool kReal>
-BPU_INLINE void integers(const BpuLayer& l, const Run& run, const float* accumulators, int8_t* BPU_RESTRICT steps,
-                         float* BPU_RESTRICT values) {
-  const float* BPU_RESTRICT acc = accumulators + run.offset;
-  const int8_t* BPU_RESTRICT residual = kAdds ? l.residual + run.offset : nullptr;
+template <bool kVaries, bool kAdds>
+BPU_INLINE void integers(const Parameters& p, const Block& block, const Run& run, int32_t low, int32_t high,
+                         int32_t* BPU_RESTRICT to) {
+  const float* BPU_RESTRICT acc = block.accumulators + run.begin;
+  const int8_t* BPU_RESTRICT residual = kAdds ? block.residual + run.begin : nullptr;
   const int64_t c = run.channel;
-  const int32_t* BPU_RESTRICT before = l.before + c;
-  const int32_t* BPU_RESTRICT accu = l.accu + c;
-  const int32_t* BPU_RESTRICT scale = l.scale + c;
-  const int32_t* BPU_RESTRICT rounding = l.rounding + c;
-  const int32_t* BPU_RESTRICT right = l.right + c;
-  const int32_t* BPU_RESTRICT residual_scale = kAdds ? l.residual_scale + c : nullptr;
-  const int32_t* BPU_RESTRICT residual_left = kAdds ? l.residual_left + c : nullptr;
-  const int32_t* BPU_RESTRICT residual_right = kAdds ? l.residual_right + c : nullptr;
-  const int32_t low = l.low, high = l.high;
-  const float value_scale = l.value_scale;
-  for (int64_t i = 0; i < run.length; ++i) {
+  const int32_t* BPU_RESTRICT before = p.before.data() + c;
+  const int32_t* BPU_RESTRICT accu = p.accu.data() + c;
+  const int32_t* BPU_RESTRICT scale = p.scale.data() + c;
+  const int32_t* BPU_RESTRICT rounding = p.rounding.data() + c;
+  const int32_t* BPU_RESTRICT right = p.right.data() + c;
+  const int32_t* BPU_RESTRICT residual_scale = kAdds ? p.residual_scale.data() + c : nullptr;
+  const int32_t* BPU_RESTRICT residual_left = kAdds ? p.residual_left.data() + c : nullptr;
+  const int32_t* BPU_RESTRICT residual_right = kAdds ? p.residual_right.data() + c : nullptr;
+  int32_t* BPU_RESTRICT steps = to + run.begin;
+  const int64_t vectors = (run.length + kVector - 1) / kVector;
+  for (int64_t i = 0; i < vectors * kVector; ++i) {
     const int64_t k = at<kVaries>(i);
-    int32_t sum = static_cast<int32_t>(acc[i]) + before[k];
+    // What lies beyond a run belongs to another channel, whose sums may wrap here; it is overwritten.
+    auto sum = static_cast<uint32_t>(static_cast<int32_t>(acc[i])) + static_cast<uint32_t>(before[k]);
     if (kAdds) {
       const auto product = static_cast<uint32_t>(residual[i] * residual_scale[k]);
-      sum += static_cast<int32_t>(product << residual_left[k]) >> residual_right[k];
+      sum += static_cast<uint32_t>(static_cast<int32_t>(product << residual_left[k]) >> residual_right[k]);
     }
-    const int32_t middle = clamp(sum >> accu[k], -32768, 32767);
-    const int32_t step = clamp((middle * scale[k] + rounding[k]) >> right[k], low, high);
-    steps[i] = static_cast<int8_t>(step);
-    if (kReal) values[i] = static_cast<float>(step) * value_scale;
+    const int32_t middle = clamp(static_cast<int32_t>(sum) >> accu[k], -32768, 32767);
+    steps[i] = clamp((middle * scale[k] + rounding[k]) >> right[k], low, high);
+  }
+}
+
+// Calls `work` with each run of `count` elements from `offset` on.
+template <typename Work>
+BPU_INLINE void for_runs(const BpuLayer& l, int64_t offset, int64_t count, const Work& work) {
+  if (l.inner == 1) {
+    work(Run{0, count, offset % l.channels});
+    return;
+  }
+  int64_t row = offset / l.inner, within = offset % l.inner;
+  for (int64_t begin = 0; begin < count; ++row, within = 0) {
+    const int64_t length = std::min(l.inner - within, count - begin);
+    work(Run{begin, length, row % l.channels});
+    begin += length;
   }
 }
 
@@ -99,20 +155,59 @@ BPU_INLINE void passes(const BpuLayer& l, int64_t length, const float* BPU_RESTR
   }
 }
 
+// Where a block is read whose last vector would reach beyond the last element, or to where another thread writes.
+struct Padded {
+  float accumulators[kBlock + kVector];
+  int8_t residual[kBlock + kVector];
+  float residual_value[kBlock + kVector];
+};
+
+template <typename T>
+BPU_INLINE const T* copied(const T* from, int64_t offset, int64_t count, T* to) {
+  if (from == nullptr) return nullptr;
+  std::memcpy(to, from + offset, static_cast<std::size_t>(count) * sizeof(T));
+  std::memset(to + count, 0, static_cast<std::size_t>(kBlock + kVector - count) * sizeof(T));
+  return to;
+}
+
+template <typename T>
+BPU_INLINE const T* moved(const T* from, int64_t offset) {
+  return from == nullptr ? nullptr : from + offset;
+}
+
+BPU_INLINE Block block_at(const BpuLayer& l, const float* acc, int64_t offset, int64_t count, bool at_end, Padded& pad) {
+  if (!at_end) return {acc + offset, moved(l.residual, offset), moved(l.residual_value, offset)};
+  return {copied(acc, offset, count, pad.accumulators), copied(l.residual, offset, count, pad.residual),
+          copied(l.residual_value, offset, count, pad.residual_value)};
+}
+
+struct Outputs {
+  int8_t* steps;
+  float* values;
+  uint8_t* mask;
+};
+
 template <bool kVaries, bool kAdds>
-BPU_INLINE void output_run(const BpuLayer& l, const Run& run, const float* acc, int8_t* steps, float* values,
-                           uint8_t* bits) {
-  if (values == nullptr) {
-    integers<kVaries, kAdds, false>(l, run, acc, steps + run.offset, nullptr);
-  } else {
-    integers<kVaries, kAdds, true>(l, run, acc, steps + run.offset, values + run.offset);
+BPU_INLINE void output_block(const BpuLayer& l, const Parameters& p, const Block& block, int64_t offset, int64_t count,
+                             const Outputs& to) {
+  if (to.mask != nullptr) {
+    float real[kBlock + kVector];
+    uint8_t truths[kBlock];
+    for_runs(l, offset, count,
+             [&](const Run& run) BPU_INLINE_LAMBDA { real_values<kVaries, kAdds>(p, block, run, real); });
+    passes(l, count, real, truths);
+    pack_bits(truths, count, to.mask + offset / 8);
   }
-  if (bits == nullptr) return;
-  float real[kBlock];
-  uint8_t truths[kBlock];
-  real_values<kVaries, kAdds>(l, run, acc, real);
-  passes(l, run.length, real, truths);
-  pack_bits(truths, run.length, bits);
+  int32_t computed[kBlock + kVector];
+  for_runs(l, offset, count, [&](const Run& run) BPU_INLINE_LAMBDA {
+    integers<kVaries, kAdds>(p, block, run, l.low, l.high, computed);
+  });
+  int8_t* BPU_RESTRICT steps = to.steps + offset;
+  for (int64_t i = 0; i < count; ++i) steps[i] = static_cast<int8_t>(computed[i]);
+  if (to.values == nullptr) return;
+  float* BPU_RESTRICT values = to.values + offset;  // may be where the accumulators were, which are not needed again
+  const float scale = l.value_scale;
+  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(computed[i]) * scale;
 }
 
 struct Extremes {
@@ -122,13 +217,15 @@ struct Extremes {
 };
 
 template <bool kVaries, bool kAdds>
-BPU_INLINE void extremes_run(const BpuLayer& l, const Run& run, const float* acc, Extremes& found) {
-  float real[kBlock];
-  real_values<kVaries, kAdds>(l, run, acc, real);
-  found.unordered |= has_nan(real, run.length);
-  activate(l.activation, run.length, real);
+BPU_INLINE void extremes_block(const BpuLayer& l, const Parameters& p, const Block& block, int64_t offset,
+                               int64_t count, Extremes& found) {
+  float real[kBlock + kVector];
+  for_runs(l, offset, count,
+           [&](const Run& run) BPU_INLINE_LAMBDA { real_values<kVaries, kAdds>(p, block, run, real); });
+  found.unordered |= has_nan(real, count);
+  activate(l.activation, count, real);
   float low = found.low, high = found.high;
-  for (int64_t i = 0; i < run.length; ++i) {
+  for (int64_t i = 0; i < count; ++i) {
     low = real[i] < low ? real[i] : low;
     high = real[i] > high ? real[i] : high;
   }
@@ -136,75 +233,149 @@ BPU_INLINE void extremes_run(const BpuLayer& l, const Run& run, const float* acc
   found.high = high;
 }
 
-// Calls `work` with every block of the rows from `begin` to before `end`, and where its bits lie.
+int64_t elements(const BpuLayer& l) { return l.outer * l.channels * l.inner; }
+
+int64_t blocks(const BpuLayer& l) { return (elements(l) + kBlock - 1) / kBlock; }
+
+// Calls `work` with block, offset and number of elements, for blocks from `begin` to before `end`.
 template <typename Work>
-BPU_INLINE void for_blocks(const BpuLayer& l, int64_t begin, int64_t end, const Work& work) {
-  const bool varies = l.inner == 1;
-  const int64_t length = varies ? l.channels : l.inner;
-  for (int64_t row = begin; row < end; ++row) {
-    for (int64_t at = 0; at < length; at += kBlock) {
-      const Run run{varies ? at : row % l.channels, row * length + at, std::min(kBlock, length - at)};
-      work(run, row * bit_bytes(length) + at / 8);
-    }
+BPU_INLINE void for_blocks(const BpuLayer& l, const float* acc, int64_t begin, int64_t end, const Work& work) {
+  Padded pad;
+  const int64_t all = elements(l);
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t offset = index * kBlock, count = std::min(kBlock, all - offset);
+    const bool at_end = index + 1 == end || offset + count + kVector > all;
+    work(block_at(l, acc, offset, count, at_end, pad), offset, count);
   }
 }
 
-BPU_CLONES void output_rows(const BpuLayer& l, const float* acc, int8_t* steps, float* values, uint8_t* mask,
-                            int64_t begin, int64_t end) {
+BPU_CLONES void output_blocks(const BpuLayer& l, const Parameters& p, const float* acc, const Outputs& to,
+                              int64_t begin, int64_t end) {
   const bool varies = l.inner == 1, adds = l.residual != nullptr;
-  for_blocks(l, begin, end, [&](const Run& run, int64_t bits) BPU_INLINE_LAMBDA {
-    uint8_t* to = mask == nullptr ? nullptr : mask + bits;
+  for_blocks(l, acc, begin, end, [&](const Block& block, int64_t offset, int64_t count) BPU_INLINE_LAMBDA {
     if (varies) {
-      adds ? output_run<true, true>(l, run, acc, steps, values, to)
-           : output_run<true, false>(l, run, acc, steps, values, to);
+      adds ? output_block<true, true>(l, p, block, offset, count, to)
+           : output_block<true, false>(l, p, block, offset, count, to);
     } else {
-      adds ? output_run<false, true>(l, run, acc, steps, values, to)
-           : output_run<false, false>(l, run, acc, steps, values, to);
+      adds ? output_block<false, true>(l, p, block, offset, count, to)
+           : output_block<false, false>(l, p, block, offset, count, to);
     }
   });
 }
 
-BPU_CLONES void extremes_rows(const BpuLayer& l, const float* acc, int64_t begin, int64_t end, Extremes& found) {
+BPU_CLONES void extremes_blocks(const BpuLayer& l, const Parameters& p, const float* acc, int64_t begin, int64_t end,
+                                Extremes& found) {
   const bool varies = l.inner == 1, adds = l.residual_value != nullptr;
-  for_blocks(l, begin, end, [&](const Run& run, int64_t) BPU_INLINE_LAMBDA {
+  for_blocks(l, acc, begin, end, [&](const Block& block, int64_t offset, int64_t count) BPU_INLINE_LAMBDA {
     if (varies) {
-      adds ? extremes_run<true, true>(l, run, acc, found) : extremes_run<true, false>(l, run, acc, found);
+      adds ? extremes_block<true, true>(l, p, block, offset, count, found)
+           : extremes_block<true, false>(l, p, block, offset, count, found);
     } else {
-      adds ? extremes_run<false, true>(l, run, acc, found) : extremes_run<false, false>(l, run, acc, found);
+      adds ? extremes_block<false, true>(l, p, block, offset, count, found)
+           : extremes_block<false, false>(l, p, block, offset, count, found);
     }
   });
 }
 
-int64_t rows_of(const BpuLayer& l) { return l.inner == 1 ? l.outer : l.outer * l.channels; }
+constexpr int64_t kLanes = 16;
 
-int64_t grain_of(const BpuLayer& l) { return 1 + kGrain / (l.inner == 1 ? l.channels : l.inner); }
+// Adds the elements of a run to its channel's sum, in lanes that one vector holds.
+BPU_INLINE void add_run(const float* BPU_RESTRICT values, int64_t length, double& sum) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= length; i += kLanes) {
+    for (int64_t k = 0; k < kLanes; ++k) lanes[k] += values[i + k];
+  }
+  for (int64_t k = 0; i < length; ++i, ++k) lanes[k] += values[i];
+  for (const float lane : lanes) sum += static_cast<double>(lane);
+}
+
+// Adds rows of one element per channel, the first of which begins at a channel; `partial` has an entry per channel.
+BPU_INLINE void add_rows(const float* values, int64_t count, int64_t channel, int64_t channels, float* partial) {
+  for (int64_t begin = 0; begin < count;) {
+    const int64_t length = std::min(channels - channel, count - begin);
+    const float* BPU_RESTRICT row = values + begin;
+    float* BPU_RESTRICT to = partial + channel;
+    for (int64_t i = 0; i < length; ++i) to[i] += row[i];
+    begin += length;
+    channel = 0;
+  }
+}
+
+// Masks blocks of a gradient, and adds its elements to the sums of their channels.
+BPU_CLONES void gradient_blocks(const BpuLayer& l, const float* gradient, const uint8_t* mask, float* masked,
+                                int64_t begin, int64_t end, double* sums) {
+  uint8_t truths[kBlock];
+  std::vector<float> partial(l.inner == 1 ? static_cast<std::size_t>(l.channels) : 0);
+  const int64_t all = elements(l);
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t offset = index * kBlock, count = std::min(kBlock, all - offset);
+    unpack_bits(mask + offset / 8, count, truths);
+    const float* BPU_RESTRICT from = gradient + offset;
+    float* BPU_RESTRICT to = masked + offset;
+    for (int64_t i = 0; i < count; ++i) to[i] = truths[i] != 0 ? from[i] : 0.0f;
+    if (sums == nullptr) continue;
+    if (l.inner == 1) {
+      add_rows(to, count, offset % l.channels, l.channels, partial.data());
+    } else {
+      for_runs(l, offset, count, [&](const Run& run)
+                                     BPU_INLINE_LAMBDA { add_run(to + run.begin, run.length, sums[run.channel]); });
+    }
+  }
+  for (std::size_t c = 0; sums != nullptr && c < partial.size(); ++c) sums[c] += static_cast<double>(partial[c]);
+}
 
 }  // namespace
+
+void layer_range(const BpuLayer& layer, const float* accumulators, float* found, int threads) {
+  const Parameters parameters(layer);
+  Extremes all;
+  std::mutex mutex;
+  parallel_for(blocks(layer), kGrain, threads, [&](int64_t begin, int64_t end) {
+    Extremes part;
+    extremes_blocks(layer, parameters, accumulators, begin, end, part);
+    const std::lock_guard<std::mutex> lock(mutex);
+    all.low = std::min(all.low, part.low);
+    all.high = std::max(all.high, part.high);
+    all.unordered |= part.unordered;
+  });
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  found[0] = all.unordered ? nan : all.low;
+  found[1] = all.unordered ? nan : all.high;
+}
+
+void layer_output(const BpuLayer& layer, const float* accumulators, int8_t* steps, float* values, uint8_t* mask,
+                  int threads) {
+  const Parameters parameters(layer);
+  const Outputs to{steps, values, mask};
+  parallel_for(blocks(layer), kGrain, threads, [&](int64_t begin, int64_t end) {
+    output_blocks(layer, parameters, accumulators, to, begin, end);
+  });
+}
+
 }  // namespace bpu
 
 int32_t bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads) {
-  return bpu::without_throwing([&] {
-    bpu::Extremes all;
-    std::mutex mutex;
-    bpu::parallel_for(bpu::rows_of(*layer), bpu::grain_of(*layer), threads, [&](int64_t begin, int64_t end) {
-      bpu::Extremes part;
-      bpu::extremes_rows(*layer, accumulators, begin, end, part);
-      const std::lock_guard<std::mutex> lock(mutex);
-      all.low = std::min(all.low, part.low);
-      all.high = std::max(all.high, part.high);
-      all.unordered |= part.unordered;
-    });
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    found[0] = all.unordered ? nan : all.low;
-    found[1] = all.unordered ? nan : all.high;
-  });
+  return bpu::without_throwing([&] { bpu::layer_range(*layer, accumulators, found, threads); });
 }
 
 int32_t bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values, uint8_t* mask,
                          int32_t threads) {
+  return bpu::without_throwing([&] { bpu::layer_output(*layer, accumulators, steps, values, mask, threads); });
+}
+
+int32_t bpu_layer_gradient(const BpuLayer* layer, const float* gradient, const uint8_t* mask, float* masked, float* sums,
+                           int32_t threads) {
   return bpu::without_throwing([&] {
-    bpu::parallel_for(bpu::rows_of(*layer), bpu::grain_of(*layer), threads, [&](int64_t begin, int64_t end) {
-      bpu::output_rows(*layer, accumulators, steps, values, mask, begin, end);
+    const auto channels = static_cast<std::size_t>(sums == nullptr ? 0 : layer->channels);
+    std::vector<double> all(channels);
+    std::mutex mutex;
+    bpu::parallel_for(bpu::blocks(*layer), bpu::kGrain, threads, [&](int64_t begin, int64_t end) {
+      std::vector<double> part(channels);
+      bpu::gradient_blocks(*layer, gradient, mask, masked, begin, end, sums == nullptr ? nullptr : part.data());
+      const std::lock_guard<std::mutex> lock(mutex);
+      for (std::size_t c = 0; c < channels; ++c) all[c] += part[c];
     });
+    for (std::size_t c = 0; c < channels; ++c) sums[c] = static_cast<float>(all[c]);
   });
 }

@@ -59,9 +59,13 @@ INTEGERS: dict[str, IntegerRule] = {
     "axis": IntegerRule(0),
     "dilation": IntegerRule(1, per_spatial_axis=True),
     "groups": IntegerRule(1),
+    "areas": IntegerRule(0),
+    "k": IntegerRule(1),
     "kernel": IntegerRule(1, per_spatial_axis=True),
     "output_padding": IntegerRule(0, per_spatial_axis=True),
     "pad": IntegerRule(0, per_spatial_axis=True),
+    "samples": IntegerRule(1),
+    "shift": IntegerRule(0),
     "size": IntegerRule(1, per_spatial_axis=True),
     "stride": IntegerRule(1, per_spatial_axis=True),
 }

@@ -86,7 +86,7 @@ class MarchRow:
     # Operator limits (section 13)
     kernel: Limit
     full_kernel: Limit
-    """Kernel that covers the whole map, without padding."""
+    """Kernel that covers the whole map, without padding and residual."""
     taps: Limit
     """Products that one output element of a convolution sums: kh * kw * channels of the group."""
     channels: Limit
@@ -152,7 +152,7 @@ _BERNOULLI2 = MarchRow(
     add_shift_difference=_NONE,
     add_int16_shift_difference=_NONE,
     kernel=_upto(7, "D; M: 8 refused"),
-    full_kernel=_upto(31, "D"),
+    full_kernel=_upto(31, "D; M: with a residual 8 refused"),
     taps=_upto(2**17, "M: a product of 7 x 7 taps and 2048 channels"),
     channels=_upto(2048, "D"),
     output_channels=_upto(4096, "D: 2048, or 4096 as model output"),
@@ -176,7 +176,9 @@ _BERNOULLI2 = MarchRow(
     moves_freely=False,
     batch=_upto(128, "D"),
     feature_size=_upto(4096, "D"),
-    refused_kernels=("add", "conv3d", "lut16", "matmul", "sum", "transpose"),
+    refused_kernels=(
+        *("add", "conv3d", "gather", "grid_sample", "lut16", "matmul", "roi_align", "sum", "top_indices", "transpose"),
+    ),
     resize_modes=((True, 8),),
     nearest_factor=Limit((1, 2, 4, 8, 16, 32), "M: powers of two; 2 and 4 measured"),
     resize_ratio=(185, 256),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .kernel import Kernel
+from .ops.choose import Gather, TopIndices
 from .ops.concat import Concat
 from .ops.constant import Constant
 from .ops.conv import Conv2d, Conv3d
@@ -14,6 +15,7 @@ from .ops.lut import Lut8, Lut16
 from .ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from .ops.reduce import Sum
 from .ops.resize import ResizeBilinear, ResizeNearest
+from .ops.sample import GridSample, RoiAlign
 
 __all__ = ["KERNELS"]
 
@@ -28,7 +30,9 @@ KERNELS: dict[str, type[Kernel]] = {
         Conv2d,
         Conv3d,
         ConvTranspose2d,
+        Gather,
         GlobalAvgPool2d,
+        GridSample,
         Linear,
         Lut8,
         Lut16,
@@ -42,8 +46,10 @@ KERNELS: dict[str, type[Kernel]] = {
         Reshape,
         ResizeBilinear,
         ResizeNearest,
+        RoiAlign,
         Slice,
         Sum,
+        TopIndices,
         Transpose,
     )
 }

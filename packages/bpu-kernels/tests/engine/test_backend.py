@@ -19,6 +19,7 @@ from bpu_kernels import (
     March,
     Node,
     Program,
+    ProgramBuilder,
     ProgramInput,
     ProgramOutput,
     TensorSpec,
@@ -30,10 +31,12 @@ from bpu_kernels.engine import engine_threads, native_available, set_engine_thre
 from bpu_kernels.engine.backend import _plans
 from bpu_kernels.engine.library import SIGNATURES
 from bpu_kernels.engine.settings import isa_wanted
-from bpu_kernels.engine.steps import OPCODES, STEPS
+from bpu_kernels.engine.steps import ON_NUMPY, OPCODES, STEPS
+from bpu_kernels.ops.choose import Gather, TopIndices
+from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.lut import Lut8
 from bpu_kernels.table import KERNELS
-from bpu_kernels.testing import assert_integers_equal, random_program
+from bpu_kernels.testing import assert_integers_equal, random_integers, random_program
 
 NATIVE = Path(__file__).parents[2] / "native" / "src"
 
@@ -54,7 +57,8 @@ print(native_available(), *(warning.message for warning in caught), sep="|")
 
 
 def test_every_operator_has_a_writer() -> None:
-    assert set(STEPS) == set(KERNELS.values())
+    assert set(STEPS) | ON_NUMPY == set(KERNELS.values())
+    assert not ON_NUMPY & set(STEPS)
 
 
 def test_kinds_of_steps_are_those_of_the_library() -> None:
@@ -104,6 +108,34 @@ def test_progress_is_told_of_every_node_in_order(engine: ctypes.CDLL) -> None:
     assert seen == [node.name for node in program.nodes]
     for name, value in run(program, x, backend="numpy").items():
         assert_integers_equal(got[name], value)
+
+
+def test_numpy_takes_its_turn_between_steps(engine: ctypes.CDLL) -> None:
+    """An operator without steps reads an input and what a step made, and writes into a concatenation and an output."""
+    rng = np.random.default_rng(3)
+    builder = ProgramBuilder("bayes")
+    x = builder.input("x", (2, 4, 5, 6), "qint8", 1.0)
+    table = Lut8(table=random_integers(rng, (256,)))
+    first = builder.add(table, x, name="first", scale=1.0)
+    places = builder.add(TopIndices(axis=3, k=3), first, name="places", scale=1.0)
+    taken = builder.add(Gather(axis=3), x, places, name="taken", scale=1.0)
+    joined = builder.add(Concat(axis=3), taken, first, name="joined", scale=1.0)
+    last = builder.add(table, joined, name="last", scale=1.0)
+    again = builder.add(Gather(axis=3), last, places, name="again", scale=1.0)
+    for name, output in {"places": places, "last": last, "again": again}.items():
+        builder.output(output, name)
+    program = builder.build()
+    inputs = random_integers(rng, (2, 4, 5, 6))
+    expected = run(program, inputs, keep=True, backend="numpy")
+    seen: list[str] = []
+    for got in (
+        run(program, inputs, backend="native"),
+        run(program, inputs, keep=True, backend="native"),
+        run(program, inputs, backend="native", progress=lambda node, position, count: seen.append(node.name)),
+    ):
+        for name in got:
+            assert_integers_equal(got[name], expected[name], what=name)
+    assert seen == [node.name for node in program.nodes]
 
 
 def test_inputs_are_left_as_they_are(engine: ctypes.CDLL) -> None:

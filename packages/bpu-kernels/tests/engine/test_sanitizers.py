@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2]
-TESTS = ["test_integers.py", "test_kernels.py", "test_backend.py", "../test_layer_pass.py"]
+TESTS = ["test_integers.py", "test_kernels.py", "test_backend.py", "../test_layer_pass.py", "../test_training_pass.py"]
 
 
 @pytest.mark.sanitizer

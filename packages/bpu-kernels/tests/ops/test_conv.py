@@ -160,7 +160,7 @@ def test_shape_rule_wants_the_residual_in_the_shape_of_the_output() -> None:
 LIMITS = {
     "kernel": ({"weight": np.ones((1, 8, 8, 1), np.int8)}, "bernoulli2", qint8, "kernel 8"),
     "stride": ({"stride": (3, 1)}, "bernoulli2", qint8, "stride 3"),
-    "dilation": ({"dilation": (3, 1)}, "bernoulli2", qint8, "dilation 3"),
+    "dilation": ({"weight": np.ones((1, 3, 3, 1), np.int8), "dilation": (3, 1)}, "bernoulli2", qint8, "dilation 3"),
     "padding above half the kernel": ({"pad": (1, 1)}, "bernoulli2", qint8, "above half"),
     "bias beyond int16": (
         {"bias": Bias(bias=parameter(32768), bias_left_shift=parameter(0))},
@@ -171,7 +171,12 @@ LIMITS = {
     "int16 output": ({"out_dtype": qint16}, "bernoulli2", qint8, "output type qint16"),
     "int16 input": ({}, "bernoulli2", qint16, "input type qint16"),
     "int32 output with relu": ({"out_dtype": qint32, "relu": True}, "bernoulli2", qint8, "ReLU fused"),
-    "dilated int16": ({"dilation": (2, 2)}, "bayes", qint16, "dilation with qint16"),
+    "dilated int16": (
+        {"weight": np.ones((1, 3, 3, 1), np.int8), "dilation": (2, 2)},
+        "bayes",
+        qint16,
+        "dilation with qint16",
+    ),
     "wide int16 needs a first shift": (
         {"weight": np.ones((1, 1, 1, 300), np.int8)},
         "bayes",
@@ -191,6 +196,11 @@ LIMITS = {
         "even stride",
     ),
 }
+
+
+def test_dilation_along_an_axis_of_one_tap_is_no_limit() -> None:
+    kernel = pointwise(weight=np.ones((1, 1, 3, 1), np.int8), dilation=(3, 2))
+    assert not kernel.problems(march_row("bernoulli2"), TensorSpec((1, 16, 16, 1), qint8))
 
 
 @pytest.mark.parametrize(("changes", "march", "dtype", "message"), LIMITS.values(), ids=LIMITS)

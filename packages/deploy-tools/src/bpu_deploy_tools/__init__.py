@@ -27,6 +27,7 @@ from .onnx import OnnxNotFoundError, export_program_to_onnx, export_quantized_on
 from .ports import Manifest, ManifestEntry, Port
 from .segments import Segment, Segments, split_segments
 from .sources import program_of
+from .split_program import ProgramStages, split_program
 from .surgery import input_stubs, insert_after
 from .torchscript import load_traced, save_traced, to_device
 from .visualize import draw_program, visualize_model
@@ -46,6 +47,7 @@ __all__ = [
     "OptionError",
     "Performance",
     "Port",
+    "ProgramStages",
     "Segment",
     "Segments",
     "SourceError",
@@ -67,6 +69,7 @@ __all__ = [
     "rgb_to_nv12",
     "save_traced",
     "simulate",
+    "split_program",
     "split_segments",
     "to_device",
     "torch_outputs",

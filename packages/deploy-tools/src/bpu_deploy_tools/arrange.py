@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bpu_kernels.kernel import Kernel
+from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.layout import Pad
 from bpu_kernels.ops.linear import Linear, Matmul
 from bpu_kernels.ops.reduce import Sum
-from bpu_kernels.torch_ops import CHANNEL_FIRST
+from bpu_kernels.torch_ops import CHANNEL_FIRST, channel_first
 
 from .layout import Order, Shuffle, channels_last, identity
 
@@ -31,10 +32,13 @@ def arranged(kernel: Kernel, inputs: Sequence[SymbolicTensor]) -> tuple[Any, lis
     if first.shuffle is not None and _weighs_features(kernel, first):
         kernel = _with_sorted_features(kernel, first.shuffle)
         first = replace(first, shuffle=None)
+    if type(kernel) in CHANNEL_FIRST and not all(channel_first(type(kernel), len(inputs))):
+        maps = zip(inputs, channel_first(type(kernel), len(inputs)), strict=True)
+        return kernel, [x.to_order((channels_last if is_map else identity)(len(x.shape))) for x, is_map in maps]
     ranked = _of_one_rank([first, *inputs[1:]])
     order = _wanted_order(kernel, ranked[0] if len(ranked[0].shape) != len(first.shape) else first)
     ordered = _of_one_batch([x.to_order(order) for x in ranked])
-    if isinstance(kernel, (Concat, Sum)):
+    if isinstance(kernel, (Concat, Gather, Sum, TopIndices)):
         kernel = replace(kernel, axis=order.index(kernel.axis))
     elif isinstance(kernel, Pad):
         before, after = (tuple(each[axis] for axis in order) for each in (kernel.before, kernel.after))

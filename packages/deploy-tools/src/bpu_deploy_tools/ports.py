@@ -84,8 +84,8 @@ class Manifest:
             read = json.loads(text)
             if read["version"] != VERSION:
                 raise ManifestError(f"expected a manifest of version {VERSION}, got version {read['version']}")
-            return cls(march=read["march"], segments=tuple(map(_entry, read["segments"])))
-        except (ValueError, KeyError, TypeError) as error:
+            return cls(march=str(read["march"]), segments=tuple(map(_entry, read["segments"])))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if isinstance(error, ManifestError):
                 raise
             raise ManifestError(f"expected a manifest as Manifest.to_json writes it: {error!r}") from error
@@ -106,12 +106,18 @@ def _shown(port: Port) -> str:
 
 def _entry(read: dict[str, Any]) -> ManifestEntry:
     ports = {side: tuple(map(_port, read[side])) for side in ("inputs", "outputs")}
-    return ManifestEntry(name=read["name"], runs_on=read["runs_on"], **ports)
+    return ManifestEntry(name=str(read["name"]), runs_on=str(read["runs_on"]), **ports)
 
 
 def _port(read: dict[str, Any]) -> Port:
-    fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in read.items()}
-    return Port(**fields)
+    scale, order = read["scale"], read["order"]
+    return Port(
+        name=str(read["name"]),
+        shape=tuple(map(int, read["shape"])),
+        dtype=str(read["dtype"]),
+        scale=None if scale is None else tuple(map(float, scale)),
+        order=None if order is None else tuple(map(int, order)),
+    )
 
 
 def named_tensors(name: str, value: Any) -> dict[str, Tensor]:

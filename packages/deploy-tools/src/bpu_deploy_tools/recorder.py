@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bpu_kernels import InvalidProgramError, Program, ProgramBuilder, Value
-from bpu_kernels.dtypes import QuantDType
+from bpu_kernels.dtypes import QuantDType, qint32
 from bpu_kernels.kernel import Kernel, TensorSpec
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.constant import Constant
@@ -52,6 +52,11 @@ class Recorder:
         """Names of the inputs declared so far."""
         return {each.name for each in self._recorded if each.kernel is None}
 
+    @property
+    def has_batch_of_one(self) -> bool:
+        """Whether every input declared so far has a batch of one, so that no tensor has several images."""
+        return all(each.spec.shape[0] == 1 for each in self._recorded if each.kernel is None)
+
     def input(self, name: str, spec: TensorSpec, scale: Tensor) -> Recorded:
         """Declare an input."""
         if name in self.input_names:
@@ -59,12 +64,15 @@ class Recorder:
         return self._keep(Recorded(name=name, spec=spec, scale=scale, source=self.sources.get(name, "ddr")))
 
     def add(self, kernel: Kernel, *values: Recorded, scale: Tensor) -> Recorded:
-        """Append an operator."""
+        """Append an operator; what it computes of constants alone is a constant itself."""
         stored = tensors_to_numpy(kernel)
         try:
             spec = stored.infer(*(value.spec for value in values))
         except InvalidProgramError as error:
             raise LoweringError(str(error)) from error
+        if values and spec.dtype is not qint32 and all(isinstance(value.kernel, Constant) for value in values):
+            integers = stored.run(self.row, *(value.kernel.run(self.row) for value in values if value.kernel))
+            return self.constant(torch.from_numpy(integers), spec.dtype, scale)
         return self._keep(Recorded(name=self.path, spec=spec, scale=scale, kernel=stored, inputs=values))
 
     def constant(self, values: Tensor, dtype: QuantDType, scale: Tensor) -> Recorded:
@@ -84,11 +92,7 @@ class Recorder:
     def _once(self, kernel: Kernel, value: Recorded, key: object) -> Recorded:
         found = (type(kernel), id(value), key)
         if found not in self._moved:
-            if isinstance(value.kernel, Constant):  # stored as it is needed, so that nothing moves at run time
-                integers = kernel.run(self.row, value.kernel.run(self.row))
-                self._moved[found] = self.constant(torch.from_numpy(integers), value.spec.dtype, value.scale)
-            else:
-                self._moved[found] = self.add(kernel, value, scale=value.scale)
+            self._moved[found] = self.add(kernel, value, scale=value.scale)
         return self._moved[found]
 
     def _keep(self, recorded: Recorded) -> Recorded:

@@ -192,8 +192,16 @@ class SymbolicTensor:
         if [axis for axis in order if x.shape[axis] != 1] == [axis for axis in x.order if x.shape[axis] != 1]:
             value = x.recorder.reshape(x.value, stored)
         else:
-            value = x.recorder.transpose(x.value, tuple(x.order.index(axis) for axis in order))
+            value = x._transposed(tuple(x.order.index(axis) for axis in order))
         return replace(x, value=value, order=order)
+
+    def _transposed(self, axes: Order) -> Recorded:
+        """Transpose in memory; where inputs have a batch of one, what is stored first is none, and gets one."""
+        if axes[0] == 0 or not self.recorder.has_batch_of_one:
+            return self.recorder.transpose(self.value, axes)
+        stored = tuple(self.shape[axis] for axis in self.order)
+        moved = self.recorder.transpose(self.recorder.reshape(self.value, (1, *stored)), (0, *(1 + a for a in axes)))
+        return self.recorder.reshape(moved, tuple(stored[axis] for axis in axes))
 
     def unshuffled(self) -> SymbolicTensor:
         """Return the same tensor with a flattened axis in torch's order."""

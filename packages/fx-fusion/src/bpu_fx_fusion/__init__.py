@@ -6,6 +6,7 @@ from .batch_norm import BATCH_NORMS, CONVS, FoldedLinear, fold_batch_norm, fold_
 from .errors import ConfigError, FxFusionError, InputShapeError, PatternError, TraceError, UsageError, WrapError
 from .float_functional import FloatFunctional
 from .float_modules import (
+    Abs,
     Acos,
     Acosh,
     Amax,
@@ -100,7 +101,21 @@ from .match import Match
 from .one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
 from .pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
 from .report import Fused, FusionReport, KeptFunction, NotFused
-from .structure import copy_structure, replace_module, shallow_copy
+from .sampling_modules import GridSample, MultiScaleRoIAlign, RoIAlign, roi_align
+from .selection_modules import (
+    Comparison,
+    Eq,
+    Gather,
+    Ge,
+    Gt,
+    Le,
+    Lt,
+    MaskedFill,
+    Ne,
+    TopIndices,
+    Where,
+)
+from .structure import copy_structure, replace_module, separate_stateless_modules, shallow_copy
 from .tensor_flow import non_tensors
 from .torch_ao import torch_ao_class
 from .tracer import Tracer, trace
@@ -112,6 +127,7 @@ __all__ = [
     "FUSED_CLASSES",
     "FUSION_PATTERNS",
     "RECIPES",
+    "Abs",
     "Acos",
     "Acosh",
     "Amax",
@@ -122,6 +138,7 @@ __all__ = [
     "Atanh",
     "Ceil",
     "Clamp",
+    "Comparison",
     "ConfigError",
     "ConvAdd2d",
     "ConvAdd3d",
@@ -162,6 +179,7 @@ __all__ = [
     "Cosh",
     "Div",
     "DropPath",
+    "Eq",
     "Erf",
     "Exp",
     "FloatFunctional",
@@ -175,11 +193,16 @@ __all__ = [
     "FusionHandler",
     "FusionReport",
     "FxFusionError",
+    "Gather",
+    "Ge",
     "GraphModuleWithAttr",
+    "GridSample",
+    "Gt",
     "HardLog",
     "InputShapeError",
     "Interpolate",
     "KeptFunction",
+    "Le",
     "LinearAdd",
     "LinearAddReLU",
     "LinearAddReLU6",
@@ -191,25 +214,32 @@ __all__ = [
     "LinearBNReLU6",
     "LinearReLU",
     "LinearReLU6",
+    "Lt",
+    "MaskedFill",
     "Match",
     "MatchAllNode",
+    "MultiScaleRoIAlign",
+    "Ne",
     "Normalize",
     "NotFused",
     "Pad",
     "PatternError",
     "Pow",
     "Reciprocal",
+    "RoIAlign",
     "Rsqrt",
     "ScaledDotProduct",
     "Sin",
     "Sinh",
     "Sqrt",
     "Tan",
+    "TopIndices",
     "TraceError",
     "Tracer",
     "Unary",
     "UsageError",
     "VectorNorm",
+    "Where",
     "WrapError",
     "batch_norm_of_maps",
     "copy_attributes",
@@ -226,6 +256,8 @@ __all__ = [
     "register_fusion_pattern",
     "register_leaf_module",
     "replace_module",
+    "roi_align",
+    "separate_stateless_modules",
     "shallow_copy",
     "torch_ao_class",
     "trace",

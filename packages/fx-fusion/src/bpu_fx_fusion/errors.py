@@ -29,3 +29,7 @@ class UsageError(FxFusionError):
 
 class InputShapeError(FxFusionError, ValueError):
     """A tensor has a shape for which the module's result would be wrong."""
+
+
+class PartialWriteError(Exception):
+    """A write into a part of a tensor cannot be recorded; the tracer turns it into a TraceError that shows the line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,8 +18,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import ConfigError, TraceError
 from .graph import attribute_of
+from .partial_write import written
 
-__all__ = ["UNKNOWN", "ExampleProxy", "Examples"]
+__all__ = ["UNKNOWN", "ExampleProxy", "Examples", "admit_to_einops"]
 
 UNKNOWN: Final = object()
 """Stands for a value that the examples do not tell: wrapped code, or what depends on the contents of a tensor."""
@@ -45,6 +47,7 @@ class Examples:
     def __init__(self, model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any] | Tensor) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._values: dict[Node, Any] = {}
+        self._constants: set[Node] = set()
         self._fakes: dict[int, tuple[Tensor, Any]] = {}
         args: tuple[Any, ...] = (inputs,) if isinstance(inputs, Tensor) else ()
         args = tuple(inputs) if isinstance(inputs, list | tuple) else args
@@ -66,6 +69,8 @@ class Examples:
 
     def note(self, node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any], root: nn.Module) -> None:
         """Find out what a new node gives."""
+        if node.op != "placeholder" and self._constants.issuperset(node.all_input_nodes):
+            self._constants.add(node)
         given = map_aggregate((args, dict(kwargs)), self.of)
         if _contains_unknown(given):
             return
@@ -75,7 +80,7 @@ class Examples:
             with torch.no_grad(), self._mode:
                 value = self._values[node] = self._evaluate(node, args, kwargs, root)
             if isinstance(value, Tensor):
-                node.meta["example_shape"] = tuple(value.shape)
+                node.meta["example_shape"], node.meta["example_dtype"] = tuple(value.shape), value.dtype
         except Exception:  # whatever keeps a fake tensor from it: then the value stays unknown
             return
         finally:
@@ -102,6 +107,10 @@ class Examples:
         if id(value) not in self._fakes:
             self._fakes[id(value)] = (value, self._mode.from_tensor(value))
         return self._fakes[id(value)][1]
+
+    def is_constant(self, node: Node) -> bool:
+        """Whether a node is computed from parameters alone, so that no length of it is that of a batch."""
+        return node in self._constants
 
     def is_number(self, node: Node) -> bool:
         """Whether a node is known to give no tensor."""
@@ -188,9 +197,17 @@ class ExampleProxy(Proxy):
 
     def _shape(self) -> Shape:
         lengths = list(self._example.shape)
-        if lengths and not self.tracer.fixes_batch:  # type: ignore[attr-defined]
+        examples: Examples = self.tracer.examples  # type: ignore[attr-defined]
+        if lengths and not self.tracer.fixes_batch and not examples.is_constant(self.node):  # type: ignore[attr-defined]
             lengths[0] = self.tracer.create_proxy("call_method", "size", (self, 0), {})
         return Shape(lengths)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write into a part; from here on this is the tensor that was written to."""
+        examples: Examples = self.tracer.examples  # type: ignore[attr-defined]
+        before = self.node
+        self.node = written(self, index, value, (self._example, examples.of(value))).node
+        self.tracer.writes.append((before, self.node))  # type: ignore[attr-defined]
 
     def _known(self) -> Any:
         example = self._example
@@ -215,3 +232,10 @@ class ExampleProxy(Proxy):
 
     def __float__(self) -> float:
         return float(self._number(float))
+
+
+def admit_to_einops() -> None:
+    """Let einops, where it is loaded, treat symbolic values as the tensors that they stand for."""
+    backends: Any = sys.modules.get("einops._backends")
+    if backends is not None:
+        backends._type2backend.setdefault(ExampleProxy, backends.get_backend(torch.empty(0)))

@@ -253,16 +253,20 @@ class ScaledDotProduct(nn.Module):
     Args:
         scale: Factor of the products; None means 1 / sqrt(features).
         dropout_p: Share of the attention that is dropped in training.
+        boolean: Whether the mask tells where to attend, by what is not 0; otherwise it is as in torch.
     """
 
-    def __init__(self, scale: float | None = None, dropout_p: float = 0.0) -> None:
+    def __init__(self, scale: float | None = None, dropout_p: float = 0.0, boolean: bool = False) -> None:
         super().__init__()
         self.scale = scale
         self.dropout_p = dropout_p
+        self.boolean = boolean
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Return softmax(query @ key.T * scale + attn_mask) @ value; shapes (..., L, E), (..., S, E), (..., S, V)."""
         dropout = self.dropout_p if self.training else 0.0
+        if self.boolean and attn_mask is not None:
+            attn_mask = attn_mask != 0
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout, scale=self.scale)
 
     def extra_repr(self) -> str:
@@ -289,6 +293,7 @@ def _unary(name: str, function: Callable[[Tensor], Tensor], formula: str) -> typ
     return register_leaf_module(type(name, (Unary,), attributes))
 
 
+Abs = _unary("Abs", torch.abs, "the absolute value")
 Acos = _unary("Acos", torch.acos, "arccos(x)")
 Acosh = _unary("Acosh", torch.acosh, "arcosh(x)")
 Asin = _unary("Asin", torch.asin, "arcsin(x)")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from torch import nn
 
 from .float_modules import DropPath
+from .sampling_modules import MultiScaleRoIAlign, RoIAlign
 from .structure import replace_module
 
 __all__ = ["replace_foreign_modules"]
@@ -16,9 +17,19 @@ _OURS: Final[Mapping[tuple[str, str], Callable[[Any], nn.Module]]] = {
     ("torchvision.ops.stochastic_depth", "StochasticDepth"): lambda module: DropPath(
         module.p, by_row=module.mode == "row"
     ),
+    ("torchvision.ops.roi_align", "RoIAlign"): lambda module: RoIAlign(
+        module.output_size, module.spatial_scale, module.sampling_ratio, module.aligned
+    ),
+    ("torchvision.ops.poolers", "MultiScaleRoIAlign"): lambda module: MultiScaleRoIAlign(
+        module.featmap_names,
+        module.output_size,
+        module.sampling_ratio,
+        canonical_scale=module.canonical_scale,
+        canonical_level=module.canonical_level,
+    ),
     ("timm.layers.drop", "DropPath"): lambda module: DropPath(module.drop_prob, scales=module.scale_by_keep),
 }
-"""(module, class) -> makes ours. These draw random numbers in training, which a graph would not switch off."""
+"""(module, class) -> makes ours: what draws random numbers, which a graph would not switch off, and compiled code."""
 
 
 def replace_foreign_modules(root: nn.Module) -> None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import float_modules as fm
+from . import sampling_modules
+from . import selection_modules as sm
 from .functional_norm import NORM_MODULES
 
 
@@ -124,7 +126,64 @@ class AddcmulForm:
     op: str = "add"
 
 
-Recipe = StackForm | AddcmulForm | Binary | Method | ModuleForm | LayerForm | NormForm
+@dataclass(frozen=True, kw_only=True)
+class EinsumForm:
+    """A sum of products of two tensors by letters: a matrix product between movements."""
+
+    op: str = "matmul"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareForm:
+    """A comparison of two tensors, or of a tensor with a number."""
+
+    op: str
+    module: type[sm.Comparison]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhereForm:
+    """A choice between two tensors, or between a tensor and a number."""
+
+    op: str = "where"
+    module: type[nn.Module] = sm.Where
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedForm:
+    """A function that finds the largest (or smallest) elements along an axis: their values and their indices."""
+
+    op: str
+    parameters: tuple[str, ...]
+    required: str | None = "dim"
+    """An argument without which the call stays a function."""
+
+    largest: bool = True
+    """Which end, unless an argument `largest` or `descending` says it."""
+
+    gives: tuple[str, ...] = ("values", "indices")
+    """What it returns; ("indices",) for a tensor of indices alone."""
+
+    pairwise: str | None = None
+    """The method of FloatFunctional that it means for two tensors."""
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    module: type[nn.Module] = sm.TopIndices
+
+
+Recipe = (
+    StackForm
+    | AddcmulForm
+    | EinsumForm
+    | Binary
+    | Method
+    | ModuleForm
+    | LayerForm
+    | NormForm
+    | CompareForm
+    | WhereForm
+    | RankedForm
+)
 
 _NO_DTYPE = {"dtype": None, "out": None}
 _SIGN = Step(to="mul_scalar", number=-1)
@@ -218,12 +277,28 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (F.adaptive_avg_pool2d,): ModuleForm(
         op="adaptive_avg_pool2d", module=nn.AdaptiveAvgPool2d, parameters=("output_size",)
     ),
+    (F.adaptive_max_pool2d,): ModuleForm(
+        op="adaptive_max_pool2d",
+        module=nn.AdaptiveMaxPool2d,
+        parameters=("output_size",),
+        fixed={"return_indices": False},
+    ),
+    (F.unfold,): ModuleForm(op="unfold", module=nn.Unfold, parameters=("kernel_size", "dilation", "padding", "stride")),
+    (F.fold,): ModuleForm(
+        op="fold", module=nn.Fold, parameters=("output_size", "kernel_size", "dilation", "padding", "stride")
+    ),
     (F.interpolate,): ModuleForm(  # F.upsample and its relatives call this one
         op="interpolate",
         module=fm.Interpolate,
         parameters=("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor"),
         at_call=("size", "scale_factor"),
         fixed={"antialias": False},
+    ),
+    (F.grid_sample,): ModuleForm(
+        op="grid_sample",
+        module=sampling_modules.GridSample,
+        parameters=("grid", "mode", "padding_mode", "align_corners"),
+        at_call=("grid",),
     ),
     (F.pad,): ModuleForm(op="pad", module=fm.Pad, parameters=("pad", "mode", "value"), at_call=("pad",)),
     (operator.pow, operator.ipow, *_elementwise("pow")): ModuleForm(
@@ -235,8 +310,44 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (torch.amin, Tensor.amin): ModuleForm(
         op="amin", module=fm.Amin, parameters=("dim", "keepdim"), fixed={"out": None}
     ),
+    **{
+        (getattr(operator, name), *_elementwise(*names)): CompareForm(op=name, module=module)
+        for name, module, names in (
+            ("eq", sm.Eq, ("eq",)),
+            ("ge", sm.Ge, ("ge", "greater_equal")),
+            ("gt", sm.Gt, ("gt", "greater")),
+            ("le", sm.Le, ("le", "less_equal")),
+            ("lt", sm.Lt, ("lt", "less")),
+            ("ne", sm.Ne, ("ne", "not_equal")),
+        )
+    },
+    (torch.where, Tensor.where): WhereForm(),
+    (torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_): ModuleForm(
+        op="masked_fill", module=sm.MaskedFill, parameters=("mask", "value"), at_call=("mask",)
+    ),
+    (torch.max, Tensor.max): RankedForm(op="max", parameters=_REDUCTION, pairwise="maximum", fixed={"out": None}),
+    (torch.min, Tensor.min): RankedForm(
+        op="min", parameters=_REDUCTION, pairwise="minimum", largest=False, fixed={"out": None}
+    ),
+    (torch.argmax, Tensor.argmax): RankedForm(op="argmax", parameters=_REDUCTION, gives=("indices",)),
+    (torch.argmin, Tensor.argmin): RankedForm(op="argmin", parameters=_REDUCTION, gives=("indices",), largest=False),
+    (torch.topk, Tensor.topk): RankedForm(
+        op="topk", parameters=("input", "k", "dim", "largest", "sorted"), required="k", fixed={"out": None}
+    ),
+    (torch.sort, Tensor.sort): RankedForm(
+        op="sort", parameters=("input", "dim", "descending", "stable"), required=None, fixed={"out": None}
+    ),
+    (torch.gather, Tensor.gather): ModuleForm(
+        op="gather",
+        module=sm.Gather,
+        parameters=("dim", "index"),
+        at_call=("index",),
+        fixed={"sparse_grad": False, "out": None},
+    ),
+    (torch.abs, Tensor.abs, Tensor.abs_, operator.abs): ModuleForm(op="abs", module=fm.Abs, fixed={"out": None}),
     (torch.stack,): StackForm(),
     (torch.addcmul, Tensor.addcmul): AddcmulForm(),
+    (torch.einsum,): EinsumForm(),
     (F.normalize,): ModuleForm(
         op="normalize", module=fm.Normalize, parameters=("p", "dim", "eps"), only={"p": 2}, fixed={"out": None}
     ),

@@ -5,35 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, cast
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
 from .constant_value import constant_value
 from .float_functional import FloatFunctional
+from .float_modules import ScaledDotProduct
+from .functional_choice import compared, ranked, where
+from .functional_einsum import einsum
 from .functional_layer import LAYER_PARAMETERS, make_layer
 from .functional_norm import NORM_PARAMETERS, NORMS
 from .functional_table import (
     RECIPES,
     AddcmulForm,
     Binary,
+    CompareForm,
+    EinsumForm,
     LayerForm,
     Method,
     ModuleForm,
     NormForm,
+    RankedForm,
     Recipe,
     StackForm,
     Step,
+    WhereForm,
 )
 from .graph import called_function, contains_node, owner_of
 from .graph_module import GraphModuleWithAttr
 from .inplace import forward_overwritten, is_view, overwritten_input
 from .report import KeptFunction
+from .selection_modules import Comparison
+from .stacked_batch import reduced_along_batch
 from .tensor_flow import non_tensors
 
 _PASSES: Final[tuple[tuple[type, ...], ...]] = (
     (LayerForm,),
     (NormForm,),
-    (Binary, Method, ModuleForm, StackForm, AddcmulForm),
+    (Binary, Method, ModuleForm, StackForm, AddcmulForm, EinsumForm, CompareForm, WhereForm, RankedForm),
 )
 """Recipes in the order of their turn. Layers come first: what their weights are computed from goes away with them."""
 
@@ -96,6 +106,7 @@ class _Replacement:
         self.overwritten = overwritten_input(node, modules)
 
     def apply(self, recipe: Recipe) -> None:
+        result: Node | None
         can_overwrite = isinstance(recipe, ModuleForm) and "inplace" in recipe.parameters
         if self.overwritten is not None and is_view(self.overwritten) and not can_overwrite:
             self.keep("it writes into a view of another tensor")
@@ -108,13 +119,22 @@ class _Replacement:
                 result = self.stack()
             elif isinstance(recipe, AddcmulForm):
                 result = self.addcmul()
+            elif isinstance(recipe, EinsumForm):
+                result = einsum(self)
+            elif isinstance(recipe, CompareForm):
+                result = compared(self, recipe)
+            elif isinstance(recipe, WhereForm):
+                result = where(self)
+            elif isinstance(recipe, RankedForm):
+                result = ranked(self, recipe)
             elif isinstance(recipe, LayerForm):
                 result = self.layer(recipe)
             elif isinstance(recipe, NormForm):
                 result = self.norm(recipe)
             else:
                 result = self.module_form(recipe)
-        self.node.replace_all_uses_with(result)
+        if result is not None:
+            self.node.replace_all_uses_with(result)
         self._erase(self.node, only_constants=isinstance(recipe, LayerForm | NormForm))
 
     def _erase(self, node: Node, *, only_constants: bool) -> None:
@@ -200,13 +220,25 @@ class _Replacement:
             if name not in recipe.at_call:
                 self.keep(f"{name} is computed at run time")
             del bound[name]
-        return self.call_module(recipe.op, recipe.module(**bound, **recipe.constants), first, **computed)
+        made = recipe.module(**bound, **recipe.constants)
+        if isinstance(made, ScaledDotProduct):
+            made.boolean = self.is_boolean(computed.get("attn_mask"))
+        return self.call_module(recipe.op, made, first, **computed)
+
+    def is_boolean(self, value: Any) -> bool:
+        """Tell whether a tensor holds truth values: in the example, or since it is a comparison."""
+        if not isinstance(value, Node):
+            return False
+        module = self.gm.get_submodule(str(value.target)) if value.op == "call_module" else None
+        return isinstance(module, Comparison) or value.meta.get("example_dtype") is torch.bool
 
     def stack(self) -> Node:
         bound = self.bind(("tensors", "dim"), {"out": None})
         dim = bound.get("dim", 0)
         if not isinstance(bound["tensors"], list | tuple) or not isinstance(dim, int):
             self.keep("its tensors or its dim are computed at run time")
+        if dim == 0 and reduced_along_batch(self.node):
+            dim = 1
         parts = [self.create("call_method", "unsqueeze", (each, dim)) for each in bound["tensors"]]
         return self.call_functional("cat", parts, dim=dim)
 
@@ -248,6 +280,13 @@ class _Replacement:
         if not isinstance(found, Tensor):
             self.keep("its weight or bias is no parameter of a module")
         return found if isinstance(found, nn.Parameter) else nn.Parameter(found, requires_grad=False)
+
+    def length(self, x: Node, dim: int) -> int:
+        """Return the length of an axis, known from example inputs; else keep the call."""
+        shape = x.meta.get("example_shape")
+        if shape is None:
+            self.keep("the length of its axis is not known without example inputs")
+        return int(shape[dim])
 
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, Node) and value not in self.plain

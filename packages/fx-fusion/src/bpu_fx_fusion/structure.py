@@ -1,4 +1,4 @@
-"""The tree of modules: copy its containers while sharing its leaves, and replace a module wherever it hangs."""
+"""The tree of modules: copy it while sharing leaves, replace a module at all its places, separate shared ones."""
 
 from __future__ import annotations
 
@@ -54,6 +54,22 @@ def replace_module(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in parent._modules.items():
             if child is old:
                 parent._modules[name] = new
+
+
+def separate_stateless_modules(root: nn.Module) -> None:
+    """Make a module that has neither state nor children another object at each of its places, in place.
+
+    One activation that all layers of a net hold in common is so quantized by what each of them gives it. A module with
+    parameters or buffers stays one wherever it hangs, and so does a container.
+    """
+    met: set[int] = set()
+    for parent in list(root.modules()):
+        for name, child in parent._modules.items():
+            if child is None or child._modules or child._parameters or child._buffers:
+                continue
+            if id(child) in met and not isinstance(child, torch.jit.ScriptModule):
+                parent._modules[name] = _copy_container(child)
+            met.add(id(child))
 
 
 def _copy_container(module: nn.Module) -> nn.Module:

@@ -9,14 +9,19 @@ from types import TracebackType
 import torch.fx
 import torch.fx.proxy
 
-from .errors import TraceError
+from .errors import PartialWriteError, TraceError
 
 _NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep, "<")
+
+_JOIN = "join parts with torch.cat instead, or"
 
 _WAYS_OUT = (
     ("'len' is not supported", 'Keep `len` itself as a node, with `wrap("len")` at the top level of this file, or'),
     ("cannot be iterated", "Index a fixed number of items instead of iterating, or"),
-    ("item assignment", "Writing into a part of a tensor is not recorded. Join parts with torch.cat instead, or"),
+    (
+        "item assignment",
+        "Writing into a part of a tensor needs example_inputs. Give them, or",
+    ),
     ("control flow", "Python cannot choose a branch by it. To keep the choice,"),
 )
 
@@ -25,7 +30,7 @@ def is_about_symbolic_values(error: Exception) -> bool:
     """Tell whether an error arose because a symbolic value was used as if it were a tensor or a number."""
     text = str(error)
     return (
-        isinstance(error, torch.fx.proxy.TraceError)
+        isinstance(error, torch.fx.proxy.TraceError | PartialWriteError)
         or (isinstance(error, NotImplementedError) and text.startswith("argument of type"))
         or any(word in text for word in ("Proxy", "symbolic tracing", "is not installed as a submodule"))
         # torch.zeros(x.size(0), 2) and others that parse their arguments complain in words that hide the reason.
@@ -33,19 +38,26 @@ def is_about_symbolic_values(error: Exception) -> bool:
     )
 
 
-def explain(error: Exception, model_name: str) -> TraceError:
-    """Return the error to raise from `error`: where in the user's code, why, and which `wrap` helps."""
+_EXAMPLES = "Pass `example_inputs`, with which sizes, lengths and choices that depend on them are known. Otherwise:\n"
+
+
+def explain(error: Exception, model_name: str, *, has_examples: bool) -> TraceError:
+    """Return the error to raise from `error`: where in the user's code, why, and what helps: examples or a `wrap`."""
     frame = _innermost_user_frame(error.__traceback__)
     function = frame.name if frame else "forward"
     place = f'\n  File "{frame.filename}", line {frame.lineno}, in {function}\n    {frame.line}\n' if frame else " "
     lead = next((way for words, way in _WAYS_OUT if words in str(error)), "To keep such code,")
+    if isinstance(error, PartialWriteError):
+        lead = f"{error} Change that, {_JOIN}"
     if function == "forward" or function.startswith("<"):  # such as <lambda>, which cannot be decorated
         wrap = "move these lines into a method or function of their own and decorate it with `@wrap()`"
     else:
         wrap = f"decorate `{function}` with `@wrap()`"
+    examples = "" if has_examples else _EXAMPLES
     return TraceError(
         f"{model_name} cannot be traced:{place}"
         "While a model is traced its inputs are symbolic: they have no value, length or type that Python could use.\n"
+        f"{examples}"
         f"{lead} {wrap}; wrapped code runs as it is, and modules called in it can still be fused and quantized."
     )
 

@@ -13,12 +13,14 @@ from torch.fx import Graph, Node, Proxy
 
 from . import torch_ao
 from .errors import FxFusionError, TraceError
-from .examples import UNKNOWN, ExampleProxy, Examples
+from .examples import UNKNOWN, ExampleProxy, Examples, admit_to_einops
 from .float_functional import FloatFunctional
 from .foreign import replace_foreign_modules
 from .graph_module import GraphModuleWithAttr
+from .item_count import CountedProxy, stated_count
 from .leaf import ACTIVE_RECORDER, is_leaf_callable, is_registered_leaf
-from .structure import copy_children, copy_structure, replace_module
+from .partial_write import refuse_stale_views
+from .structure import copy_children, copy_structure, replace_module, separate_stateless_modules
 from .trace_error import explain, is_about_symbolic_values
 from .wrap import wrapped_names_patched
 
@@ -40,6 +42,7 @@ def trace(model: nn.Module, example_inputs: Any = None) -> GraphModuleWithAttr:
         traced = GraphModuleWithAttr(model, copy.deepcopy(model.graph))
         copy_children(traced)
         _replace_float_functionals(traced)
+        separate_stateless_modules(traced)
         return traced
     tracer = Tracer(example_inputs)
     try:
@@ -73,6 +76,8 @@ class Tracer(torch.fx.Tracer):
         self._owners: list[str] = []
         self._example_inputs = example_inputs
         self.examples: Examples | None = None
+        self.writes: list[tuple[Node, Node]] = []
+        """Tensors before and after a part of them was written to."""
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> Graph:
         """Return the graph of the root's forward.
@@ -90,8 +95,10 @@ class Tracer(torch.fx.Tracer):
         working_copy = copy_structure(root)
         _replace_float_functionals(working_copy)
         replace_foreign_modules(working_copy)
+        separate_stateless_modules(working_copy)
         self._owners = [""]
         self.examples = None if self._example_inputs is None else Examples(root, self._example_inputs)
+        admit_to_einops()
         token = ACTIVE_RECORDER.set(self)
         try:
             with wrapped_names_patched():
@@ -99,9 +106,10 @@ class Tracer(torch.fx.Tracer):
         except Exception as error:
             if isinstance(error, FxFusionError) or not is_about_symbolic_values(error):
                 raise
-            raise explain(error, type(root).__name__) from error
+            raise explain(error, type(root).__name__, has_examples=self.examples is not None) from error
         finally:
             ACTIVE_RECORDER.reset(token)
+        refuse_stale_views(graph, self.writes)
         self._erase_unused_numbers(graph)
         _register_constants(working_copy, graph)
         return graph
@@ -151,8 +159,9 @@ class Tracer(torch.fx.Tracer):
 
     def proxy(self, node: Node) -> Proxy:
         """Return the proxy of a node."""
-        made: Proxy = super().proxy(node) if self.examples is None else ExampleProxy(node, self)
-        return made
+        if self.examples is not None:
+            return ExampleProxy(node, self)
+        return super().proxy(node) if stated_count(node) is None else CountedProxy(node, self)
 
     def to_bool(self, obj: Proxy) -> bool:
         """Answer `if` by the example, unless it asks for the contents of a tensor."""

@@ -20,7 +20,6 @@ _EAGER_CALIBRATION = (
 _NEWER = "this is the generation of prepare_qat_fx and convert_fx; use those"
 _QCONFIG_DICT = 'give prepare_qat_fx a qconfig_dict: {"": ..., "module_type": [...], "module_name": [...]}'
 _HISTOGRAM = "use observer_v2.PercentileObserver or observer_v2.MSEObserver"
-_FLOAT = "use the function or module of torch behind a DeQuantStub"
 _OUTSIDE = "compute it outside of the quantized part, behind a DeQuantStub; fx_helper.wrap keeps it out of the trace"
 _COMPARE = (
     "put the prepared model into VALIDATION state: it gives the integers of the converted one, layer by layer; "
@@ -33,15 +32,15 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
         "is_nash_series": "no nash march is supported; list(March) names those that are",
     },
     "horizon_plugin_pytorch.dtype": {
-        "qbool": "comparisons have no integer form here; compare behind a DeQuantStub",
+        "qbool": "comparisons give masks of qint8, 0 and 1 with scale 1",
         "qint4": "the types are qint8, qint16 and qint32",
     },
     "horizon_plugin_pytorch.qat_mode": {
         "ConsistencyStrategy": "there is nothing to choose: VALIDATION state equals the board",
     },
     "horizon_plugin_pytorch.functional": {
-        "abs": _FLOAT,
-        "argmax": _FLOAT,
+        "abs": "use torch.abs, which is quantized",
+        "argmax": "use torch.argmax, which is quantized; its result needs no DeQuantStub",
         "filter": _OUTSIDE,
     },
     "horizon_plugin_pytorch.quantization": {
@@ -73,13 +72,11 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
     "horizon_plugin_pytorch.nn": {
         "AnchorGenerator": _OUTSIDE,
         "BgrToYuv444": "use functional.bgr2centered_yuv before the model",
-        "ChannelShuffle": "write it as reshape, transpose, reshape",
+        "ChannelShuffle": "use torch.nn.ChannelShuffle, or write it as reshape, transpose, reshape",
         "Correlation": _OUTSIDE,
         "DetectionPostProcess": _OUTSIDE,
         "DetectionPostProcessV1": _OUTSIDE,
-        "GridSample": _FLOAT,
         "LayerNorm": "use torch.nn.LayerNorm, which is quantized",
-        "MultiScaleRoIAlign": _OUTSIDE,
         "PointPillarsScatter": _OUTSIDE,
         "RcnnPostProcess": _OUTSIDE,
         "Selu": "use torch.nn.SELU, which is quantized",

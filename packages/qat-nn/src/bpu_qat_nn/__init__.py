@@ -44,7 +44,7 @@ from .qat_mode import QATMode, get_qat_mode, qat_mode_scope, set_qat_mode
 from .qat_module import QATModule
 from .qtensor import QTensor
 from .quantized_module import QuantizedModule
-from .report import DISPLAYS, LeftInFloat, PrepareReport, Quantized
+from .report import DISPLAYS, LeftInFloat, PrepareReport, Quantized, SharedScale
 
 __version__ = importlib.metadata.version("bpu-qat-nn")
 
@@ -78,6 +78,7 @@ __all__ = [
     "QuantizedGraphModule",
     "QuantizedModule",
     "Refusal",
+    "SharedScale",
     "__version__",
     "bgr2centered_gray",
     "bgr2centered_yuv",

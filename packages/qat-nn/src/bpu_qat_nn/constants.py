@@ -76,7 +76,7 @@ def _limit_masks(gm: GraphModuleWithAttr) -> None:
     constants = constants_of(gm, kinds_of(gm))
     for node in list(gm.graph.nodes):
         called = called_module(node, modules)
-        if called is not None and isinstance(called[1], ScaledDotProduct):
+        if called is not None and isinstance(called[1], ScaledDotProduct) and not called[1].boolean:
             mask = dict(call_arguments(node, called[1])).get("attn_mask")
             if mask in constants:
                 node.replace_input_with(mask, _call_behind(gm, mask, AttentionMask(), "mask", node))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from bpu_fx_fusion import replace_module
+from bpu_fx_fusion import replace_module, separate_stateless_modules
 from bpu_kernels.march import MarchRow, march_row
 from bpu_qconfig import FakeQuantState, QConfig, as_qconfig, get_march, set_fake_quantize
 
@@ -63,6 +63,7 @@ def prepare_qat(
     _expect_float(model)
     row = march_row(get_march())
     prepared = model if inplace else copy.deepcopy(model)
+    separate_stateless_modules(prepared)
     chosen = list(_chosen(prepared, "", None, dict(mapping or {})))
     if all(qconfig is _NO_QCONFIG for _, _, _, qconfig in chosen):
         raise ArgumentError("no module has a qconfig; set model.qconfig, and None where modules shall stay in float")

@@ -41,6 +41,7 @@ MOVES: dict[str, str] = {
     "unbind": "slice",
     "tensor_split": "slice",
     "index_select": "copies",
+    "unfold": "copies",
     "expand": "copies",
     "expand_as": "copies",
     "broadcast_to": "copies",
@@ -60,6 +61,7 @@ MOVES: dict[str, str] = {
     "detach": "same",
     "alias": "same",
     "to": "same",
+    "float": "same",
     "cpu": "same",
     "cuda": "same",
 }
@@ -92,13 +94,25 @@ def channel_shuffle(x: Any, groups: int) -> Any:
     return x.reshape(n, groups, c // groups, *space).transpose(1, 2).reshape(n, c, *space)
 
 
+def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
+    """Windows along an axis: (..., L, ...) -> (..., windows, ..., size)."""
+    axis = dimension % len(x.shape)
+    lengths = [int(length) for length in x.shape]
+    begins = range(0, lengths[axis] - size + 1, step)
+    index = torch.tensor([begin + each for begin in begins for each in range(size)], device=x.scale.device)
+    y = x.index_select(axis, index).reshape([*lengths[:axis], len(begins), size, *lengths[axis + 1 :]])
+    return y.movedim(axis + 1, -1)
+
+
 SEQUENCES: dict[str, Callable[..., Any]] = {
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "channel_shuffle": channel_shuffle,
     "native_channel_shuffle": channel_shuffle,
+    "unfold": unfold,
+    "float": lambda x: x,
 }
-"""Movements that are sequences of simpler ones."""
+"""Movements that are sequences of simpler ones, or of none: ``float`` makes real numbers of a mask, which it has."""
 
 QUERIES = frozenset(
     {

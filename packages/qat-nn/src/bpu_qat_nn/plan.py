@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from .op import OpRow
 from .ops.functional import SCALELESS
 from .ops.stubs import QATDeQuantStub, QATQuantStub
 from .ops.weighted import WeightedQAT
-from .report import LeftInFloat, PrepareReport, Quantized
+from .report import LeftInFloat, PrepareReport, Quantized, SharedScale
 from .resolve import QConfigResolver
 
 __all__ = ["Plan", "Swap", "plan"]
@@ -80,6 +81,8 @@ class _Planner:
         self.refusals: dict[tuple[str, str], Refusal] = {}
         self.quantized: dict[str, Quantized] = {}
         self.left: dict[str, LeftInFloat] = {}
+        self.calls: Counter[str] = Counter()
+        """How often a module that is quantized is called."""
 
     def plan(self) -> Plan:
         for node in self.gm.graph.nodes:
@@ -98,8 +101,16 @@ class _Planner:
         if not any(self._is_stub(node) for node in self.gm.graph.nodes):
             way_out = "Put a QuantStub between each float input and the first layer"
             self._refuse("(model)", type(self.gm).__name__, "it has no QuantStub, so nothing is quantized", way_out)
-        report = PrepareReport(quantized=tuple(self.quantized.values()), left=tuple(self.left.values()))
+        report = PrepareReport(
+            quantized=tuple(self.quantized.values()), left=tuple(self.left.values()), shared=tuple(self._shared())
+        )
         return Plan(swaps=tuple(self.swaps.values()), refusals=tuple(self.refusals.values()), report=report)
+
+    def _shared(self) -> Iterator[SharedScale]:
+        for path, calls in self.calls.items():
+            module, has_scale = self.modules[path], self.swaps[path].row.qat.own_scale
+            if calls > 1 and has_scale and not list(module.parameters()):
+                yield SharedScale(path=path, what=type(module).__name__, calls=calls)
 
     def _is_stub(self, node: Node) -> bool:
         called = called_module(node, self.modules)
@@ -201,6 +212,7 @@ class _Planner:
         keeps = not row.qat.own_scale or method in SCALELESS or (row.qat is QATQuantStub and bool(inputs))
         dtype = (inputs[0] if inputs else None) if keeps else output_dtype(qconfig)
         swap = Swap(path=path, row=row, qconfig=qconfig)
+        self.calls[path] += 1
         self._refuse_beyond_limits(swap, module, dtype or qint8, inputs, method, given or {})
         self._note_swap(swap, type(module).__name__)
         if dtype is not None:

@@ -9,7 +9,7 @@ from bpu_kernels.dtypes import QuantDType
 
 from .errors import ArgumentError
 
-__all__ = ["DISPLAYS", "LeftInFloat", "PrepareReport", "Quantized"]
+__all__ = ["DISPLAYS", "LeftInFloat", "PrepareReport", "Quantized", "SharedScale"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,25 @@ class LeftInFloat:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedScale:
+    """A module without weights that several calls quantize by one scale, the coarsest that any of them needs."""
+
+    path: str
+    what: str
+    calls: int
+
+    def __str__(self) -> str:
+        way_out = "make a module for each call where they differ in range"
+        return f"{self.path} ({self.what}) has one scale for {self.calls} calls: {way_out}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareReport:
     """What ``prepare_qat_fx`` did; prints as text."""
 
     quantized: tuple[Quantized, ...] = ()
     left: tuple[LeftInFloat, ...] = ()
+    shared: tuple[SharedScale, ...] = ()
 
     def show(self, display: str = "text") -> str:
         """Return the report in a form of the table DISPLAYS: "text", "table" or "markdown".
@@ -75,7 +89,8 @@ def _name(dtype: QuantDType | None) -> str:
 
 def _text(report: PrepareReport) -> str:
     """Return the exceptions only, a line each."""
-    return "\n".join(map(str, report.left)) or "everything between the QuantStubs and DeQuantStubs is quantized"
+    left = "\n".join(map(str, report.left)) or "everything between the QuantStubs and DeQuantStubs is quantized"
+    return "\n".join([left, *map(str, report.shared)])
 
 
 def _table(report: PrepareReport) -> str:

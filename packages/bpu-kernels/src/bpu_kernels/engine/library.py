@@ -6,7 +6,7 @@ Beside it, the two calls that every plan makes.
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p
+from ctypes import c_char_p, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -33,8 +33,12 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "bpu_plan_destroy": (None, [c_void_p]),
     "bpu_layer_range": (c_int32, [c_void_p, c_void_p, c_void_p, c_int32]),
     "bpu_layer_output": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
-    "bpu_quantize_rows": (c_int32, [c_void_p, c_int64, c_int64, c_void_p, c_float, c_float, *[c_void_p] * 5, c_int32]),
-    "bpu_masked_gradient": (c_int32, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int32]),
+    "bpu_train_layer": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
+    "bpu_train_rows": (c_int32, [c_void_p, c_int32]),
+    "bpu_scale_too_small": (c_int32, [c_void_p]),
+    "bpu_layer_gradient": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
+    "bpu_row_values": (c_int32, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32]),
+    "bpu_mask_rows": (c_int32, [c_void_p, c_void_p, c_int64, c_int64, c_int32]),
 }
 """Functions of native/src/engine.h: what they return and take."""
 

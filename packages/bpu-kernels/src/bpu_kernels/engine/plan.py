@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,8 @@ import numpy as np
 from ..kernel import IntArray
 from .library import create_plan, run_steps
 from .settings import engine_threads
-from .steps import STEPS, Context
-from .storage import ALIGNMENT, Storage, place
+from .steps import ON_NUMPY, STEPS, Context
+from .storage import ALIGNMENT, ARENA, INPUT, OUTPUT, Placed, Storage, place
 from .words import Words
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Plan:
     def __init__(self, program: Program, wanted: Collection[str], library: ctypes.CDLL, isa: int) -> None:
         self.storage = place(program, wanted)
         self._library, self._inputs = library, [each.name for each in program.inputs]
-        self._specs, self._wanted = program.specs, tuple(wanted)
+        self._specs, self._wanted, self._row = program.specs, tuple(wanted), program.row
         self._workspaces: list[np.ndarray] = []
         words, self._ends = _write(program, self.storage)
         self._handle = create_plan(library, words, isa)
@@ -42,24 +42,33 @@ class Plan:
     def run(
         self, nodes: tuple[Node, ...], inputs: Mapping[str, IntArray], progress: Progress | None
     ) -> dict[str, IntArray]:
-        """Run all steps in one call, or node by node where somebody watches; return the wanted tensors."""
+        """Run all steps in one call, or node by node where somebody watches or numpy takes its turn.
+
+        Returns:
+            The wanted tensors.
+        """
         given = {name: np.ascontiguousarray(inputs[name]) for name in self._inputs}
         made = {name: np.empty(self._specs[name].shape, self._specs[name].dtype.numpy) for name in self.storage.outputs}
         sources, targets = _addresses(given.values()), _addresses(made.values())
+        arrays = {INPUT: list(given.values()), OUTPUT: [made[name] for name in self.storage.outputs]}
         with self._workspace() as workspace:
-            if progress is None:
-                self._steps(workspace, sources, targets, 0, self._ends[-1] if self._ends else 0)
-            else:
-                begin = 0
-                for position, (node, end) in enumerate(zip(nodes, self._ends, strict=True)):
+            begin = 0
+            for position, (node, end) in enumerate(zip(nodes, self._ends, strict=True)):
+                if progress is not None:
                     progress(node, position, len(nodes))
+                on_numpy = type(node.kernel) in ON_NUMPY
+                if progress is not None or on_numpy or position == len(nodes) - 1:
                     self._steps(workspace, sources, targets, begin, end)
                     begin = end
+                if on_numpy:
+                    *values, out = (
+                        _view(self.storage.placed[name], workspace, arrays) for name in (*node.inputs, node.output)
+                    )
+                    out[...] = node.kernel.run(self._row, *values)
         return {name: self._result(name, given, made) for name in self._wanted}
 
     def _steps(self, workspace: np.ndarray, sources: object, targets: object, begin: int, end: int) -> None:
-        memory = workspace.ctypes.data
-        aligned = memory + -memory % ALIGNMENT
+        aligned = workspace.ctypes.data + _aligned(workspace)
         run_steps(self._library, self._handle, aligned, sources, targets, (begin, end), engine_threads())
 
     def _result(self, name: str, given: Mapping[str, IntArray], made: Mapping[str, IntArray]) -> IntArray:
@@ -83,11 +92,28 @@ class Plan:
             self._workspaces.append(workspace)
 
 
+def _aligned(workspace: np.ndarray) -> int:
+    """Return where in a workspace the arena begins."""
+    return int(-workspace.ctypes.data % ALIGNMENT)
+
+
+def _view(placed: Placed, workspace: np.ndarray, arrays: Mapping[int, Sequence[IntArray]]) -> IntArray:
+    """Return a tensor where it lies, as an array."""
+    dtype = np.dtype(placed.spec.dtype.numpy)
+    strides = [step * dtype.itemsize for step in placed.strides]
+    if placed.space == ARENA:
+        return np.ndarray(placed.spec.shape, dtype, workspace, _aligned(workspace) + placed.offset, strides)
+    return np.ndarray(placed.spec.shape, dtype, arrays[placed.space][placed.index], placed.offset, strides)
+
+
 def _write(program: Program, storage: Storage) -> tuple[Words, list[int]]:
     """Return the words of all steps, and the number of steps up to and including every node."""
     words, ends = Words(), []
     for node in program.nodes:
         inputs = tuple(storage.placed[name] for name in node.inputs)
+        if type(node.kernel) in ON_NUMPY:
+            ends.append(words.steps)
+            continue
         STEPS[type(node.kernel)](Context(words, program.row, inputs, storage.placed[node.output]), node.kernel)
         ends.append(words.steps)
     return words, ends

@@ -1,4 +1,8 @@
-"""STEPS: how every operator becomes the words of a step; all that move integers become the same one, a gather."""
+"""STEPS: how every operator becomes the words of a step; all that move integers become the same one, a gather.
+
+What the library has no step for is in ``ON_NUMPY``: a plan stops before it, the reference computes it, the plan goes
+on.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from ..dtypes import QuantDType, qint8
 from ..fixed_point import compensation, half
 from ..kernel import IntArray, Kernel
 from ..march import MarchRow
+from ..ops.choose import Gather, TopIndices
 from ..ops.concat import Concat
 from ..ops.constant import Constant
 from ..ops.conv import Conv2d, Conv3d, Convolution
@@ -25,10 +30,11 @@ from ..ops.lut import Lut8, Lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, sample_positions
+from ..ops.sample import GridSample, RoiAlign
 from .storage import Placed
 from .words import Words, broadcast_strides
 
-__all__ = ["OPCODES", "STEPS", "Context"]
+__all__ = ["ON_NUMPY", "OPCODES", "STEPS", "Context"]
 
 OPCODES = (
     "gather",
@@ -427,3 +433,6 @@ STEPS: dict[type[Kernel], Callable[[Context, Any], None]] = {
     Transpose: _transpose,
 }
 """Operator -> writer of its steps."""
+
+ON_NUMPY: frozenset[type[Kernel]] = frozenset({Gather, GridSample, RoiAlign, TopIndices})
+"""Operators that numpy computes between steps: rare, and small beside the layers around them."""

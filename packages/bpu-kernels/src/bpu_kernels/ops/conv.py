@@ -192,7 +192,7 @@ class Conv2d(Convolution):
             x=x.dtype,
             out=self.out_dtype,
             relu=self.relu,
-            covers_map=x.shape[1:3] == tuple(self.weight.shape[1:3]) and not any(self.pad),
+            covers_map=x.shape[1:3] == self.weight.shape[1:3] and not any(self.pad) and self.residual is None,
         )
         taps = prod(self.weight.shape[1:])
         wide = x.dtype is qint16 and taps > row.int16_any_shift_taps and self.out_dtype is not qint32
@@ -218,9 +218,10 @@ def conv2d_limits(
 ) -> list[str]:
     """Return what the march refuses of a convolution before its weights are known (sections 3 and 13).
 
-    ``covers_map``: the kernel is as large as the map, and there is no padding.
+    ``covers_map``: the kernel is as large as the map, and there is neither padding nor a residual.
     """
     taps = prod(kernel) * in_channels // groups
+    dilation = tuple(d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True))  # of one tap it means nothing
     depthwise = groups == in_channels  # one channel counts as depthwise too
     largest = row.full_kernel if covers_map else row.depthwise_kernel if depthwise else row.kernel
     found = [

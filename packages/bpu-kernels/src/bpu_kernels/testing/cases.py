@@ -16,6 +16,7 @@ from ..fixed_point import Multiplier
 from ..kernel import IntArray, TensorSpec
 from ..march import Limit, March, MarchRow, march_row
 from ..multiplier import ResidualScale
+from ..ops.choose import Gather, TopIndices
 from ..ops.concat import Concat
 from ..ops.constant import Constant
 from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
@@ -24,6 +25,7 @@ from ..ops.lut import Lut8
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest
+from ..ops.sample import GridSample, RoiAlign
 from . import weighted
 from .integers import random_integers
 from .parameters import coin, random_entries, random_lengths, random_lut16, random_multiplier, random_within
@@ -186,6 +188,49 @@ def _resize_nearest(rng: Rng, row: MarchRow) -> Case:
     return ResizeNearest(size=tuple(n * int(f) for n, f in zip(x.shape[1:3], factors, strict=True))), (x,)
 
 
+def _top_indices(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng, row.activations[rng.integers(len(row.activations))]) // 40  # so that elements are equal
+    axis = int(rng.integers(1, 4))
+    return TopIndices(axis=axis, k=int(rng.integers(1, x.shape[axis] + 1)), largest=coin(rng)), (x,)
+
+
+def _gather(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng, row.activations[rng.integers(len(row.activations))])
+    axis = int(rng.integers(1, 4))
+    shape = (*x.shape[:axis], *random_lengths(rng, 1, 1, 5), *x.shape[axis + 1 :])
+    return Gather(axis=axis), (x, rng.integers(-2, x.shape[axis] + 2, shape).astype(np.int16))
+
+
+def _grid_sample(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng)
+    grid = random_integers(rng, (x.shape[0], *random_lengths(rng, 2, 1, 6), 2), qint8 if coin(rng) else qint16)
+    shift = tuple(int(each) for each in rng.integers(0, 20, 2))
+    reach = 256 * 10 << np.array(shift)  # so that positions fall inside, and beyond every side
+    factor = tuple(int(each) for each in reach // (1 << (8 * grid.dtype.itemsize)) + 1)
+    offset = tuple(int(each) for each in rng.integers(-reach // 8, reach))
+    mode, padding = str(rng.choice(["bilinear", "nearest"])), str(rng.choice(["zeros", "border"]))
+    return GridSample(factor=factor, offset=offset, shift=shift, mode=mode, padding=padding), (x, grid)
+
+
+def _roi_align(rng: Rng, row: MarchRow) -> Case:
+    levels, (channels, count) = int(rng.integers(1, 4)), random_lengths(rng, 2, 1, 5)
+    maps = [random_integers(rng, (1, *random_lengths(rng, 2, 1, 9), channels)) for _ in range(levels)]
+    dtype = qint8 if coin(rng) else qint16
+    shift = tuple(int(each) for each in rng.integers(0, 8, levels))
+    factor = tuple(int(rng.integers(1, 200)) << each for each in shift)
+    boxes = rng.integers(-20, 90, (count, 4)).astype(dtype.numpy)
+    areas = tuple(int(each) for each in np.sort(rng.integers(0, 4000, levels - 1)))
+    kernel = RoiAlign(
+        size=random_lengths(rng, 2, 1, 4),
+        samples=int(rng.integers(1, 4)),
+        factor=factor,
+        shift=shift,
+        areas=areas,
+        aligned=coin(rng),
+    )
+    return kernel, (*maps, boxes)
+
+
 def _constant(rng: Rng, row: MarchRow) -> Case:
     dtype = row.activations[rng.integers(len(row.activations))]
     values = _feature_map(rng, dtype)
@@ -201,7 +246,9 @@ CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "conv2d": weighted.conv2d,
     "conv3d": weighted.conv3d,
     "conv_transpose2d": weighted.conv_transpose2d,
+    "gather": _gather,
     "global_avg_pool2d": _global_avg_pool2d,
+    "grid_sample": _grid_sample,
     "linear": weighted.linear,
     "lut8": lambda rng, row: (Lut8(table=random_integers(rng, (256,))), (_feature_map(rng),)),
     "lut16": lambda rng, row: (random_lut16(rng), (_feature_map(rng, qint16, side=20),)),
@@ -215,8 +262,10 @@ CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "reshape": _reshape,
     "resize_bilinear": _resize_bilinear,
     "resize_nearest": _resize_nearest,
+    "roi_align": _roi_align,
     "slice": _slice,
     "sum": _sum,
+    "top_indices": _top_indices,
     "transpose": _transpose,
 }
 """Operator name of ``bpu_kernels.table.KERNELS`` -> generator of (kernel, inputs)."""

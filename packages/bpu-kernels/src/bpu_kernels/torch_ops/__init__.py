@@ -8,19 +8,26 @@ as they come, and its axes are the tensor's own.
 
 from __future__ import annotations
 
-from .layer_pass import Bits, LayerPass, Quantized, has_passes, quantize_rows
-from .run import CHANNEL_FIRST, run, tensors_to_numpy
+from .layer_pass import LayerPass, has_passes
+from .run import CHANNEL_FIRST, channel_first, run, tensors_to_numpy
+from .training_pass import LayerTraining, OutputMask, Outputs, Range, RowMask, Rows, row_values, train_rows
 from .weighted import accumulate, finish
 
 __all__ = [
     "CHANNEL_FIRST",
-    "Bits",
     "LayerPass",
-    "Quantized",
+    "LayerTraining",
+    "OutputMask",
+    "Outputs",
+    "Range",
+    "RowMask",
+    "Rows",
     "accumulate",
+    "channel_first",
     "finish",
     "has_passes",
-    "quantize_rows",
+    "row_values",
     "run",
     "tensors_to_numpy",
+    "train_rows",
 ]

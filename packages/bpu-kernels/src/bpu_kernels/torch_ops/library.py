@@ -25,7 +25,7 @@ from ..kernel import Kernel, TensorSpec
 from ..march import march_row
 from ..ops.constant import Constant
 from ..table import KERNELS
-from .run import CHANNEL_FIRST, run
+from .run import CHANNEL_FIRST, channel_first, run
 
 __all__ = ["NAMESPACE", "Call", "call", "call_of", "dequantize", "quantize"]
 
@@ -133,7 +133,8 @@ def _fake(name: str) -> Callable[..., Tensor]:
         kernel = _kernel(name, values)
         if isinstance(kernel, Constant):
             return scale.new_empty(kernel.shape, dtype=getattr(torch, f"int{kernel.dtype.bits}"))
-        moved = [x.movedim(1, -1) for x in inputs] if type(kernel) in CHANNEL_FIRST else inputs
+        maps = channel_first(type(kernel), len(inputs))
+        moved = [x.movedim(1, -1) if is_map else x for x, is_map in zip(inputs, maps, strict=True)]
         spec = kernel.infer(*(TensorSpec(tuple(x.shape), quant_dtype(str(x.dtype))) for x in moved))
         shape = spec.shape
         if type(kernel) in CHANNEL_FIRST:

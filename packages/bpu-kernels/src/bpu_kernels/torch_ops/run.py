@@ -15,6 +15,7 @@ from ..fields import map_arrays
 from ..fixed_point import Array, Multiplier, compensation, requantize, requantize_pool, rescale, shift_left
 from ..kernel import Kernel
 from ..march import MarchRow
+from ..ops.choose import Gather, TopIndices
 from ..ops.concat import Concat
 from ..ops.constant import Constant
 from ..ops.conv import Conv2d, Conv3d
@@ -26,15 +27,29 @@ from ..ops.lut import Lut8, Lut16, SegmentLine, lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, blend_legacy, blend_new, sample_positions
+from ..ops.sample import GridSample, RoiAlign, roi_align, sample_grid
 from .native import run_natively
 from .weighted import matmul, weighted
 
-__all__ = ["CHANNEL_FIRST", "RUN", "run", "run_on_torch", "tensors_to_numpy"]
+__all__ = ["CHANNEL_FIRST", "RUN", "channel_first", "run", "run_on_torch", "tensors_to_numpy"]
 
 CHANNEL_FIRST: frozenset[type[Kernel]] = frozenset(
-    {AvgPool2d, Conv2d, Conv3d, ConvTranspose2d, GlobalAvgPool2d, MaxPool2d, ResizeBilinear, ResizeNearest}
+    {
+        *(AvgPool2d, Conv2d, Conv3d, ConvTranspose2d, GlobalAvgPool2d, GridSample, MaxPool2d),
+        *(ResizeBilinear, ResizeNearest, RoiAlign),
+    }
 )
 """Operators whose feature maps have the channel axis second here and last in a Program."""
+
+COORDINATES_LAST: frozenset[type[Kernel]] = frozenset({GridSample, RoiAlign})
+"""Those whose last input holds coordinates, which are the last axis in both."""
+
+
+def channel_first(kernel: type[Kernel], count: int) -> list[bool]:
+    """Return which of so many inputs are feature maps that have the channel axis second here."""
+    maps = count - (kernel in COORDINATES_LAST)
+    return [kernel in CHANNEL_FIRST and index < maps for index in range(count)]
+
 
 AnyKernel = TypeVar("AnyKernel", bound=Kernel)
 
@@ -149,6 +164,26 @@ def _pad(kernel: Pad, row: MarchRow, x: Tensor) -> Tensor:
     return x
 
 
+def _top_indices(kernel: TopIndices, row: MarchRow, x: Tensor) -> Tensor:
+    order = torch.sort(x, dim=kernel.axis, descending=kernel.largest, stable=True).indices
+    return order.narrow(kernel.axis, 0, kernel.k).int()
+
+
+def _gather(kernel: Gather, row: MarchRow, x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(kernel.axis, index.long().clamp(0, x.shape[kernel.axis] - 1))
+
+
+def _grid_sample(kernel: GridSample, row: MarchRow, x: Tensor, grid: Tensor) -> Tensor:
+    image = torch.arange(x.shape[0], device=x.device)[:, None, None]
+    return _stored(sample_grid(kernel, x.long().permute(0, 2, 3, 1), grid.long(), image), qint8).permute(0, 3, 1, 2)
+
+
+def _roi_align(kernel: RoiAlign, row: MarchRow, *inputs: Tensor) -> Tensor:
+    *maps, boxes = (each.long() for each in inputs)
+    pooled = roi_align(kernel, tuple(each.permute(0, 2, 3, 1) for each in maps), boxes, torch)
+    return _stored(pooled, qint8).permute(0, 3, 1, 2)
+
+
 RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     Add: _add,
     AddScaled: _add_scaled,
@@ -158,7 +193,9 @@ RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     Conv2d: weighted,
     Conv3d: weighted,
     ConvTranspose2d: weighted,
+    Gather: _gather,
     GlobalAvgPool2d: _global_avg_pool,
+    GridSample: _grid_sample,
     Linear: weighted,
     Lut8: lambda kernel, row, x: kernel.table[x.long() + 128],
     Lut16: _lut16,
@@ -172,8 +209,10 @@ RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     Reshape: lambda kernel, row, x: x.reshape(kernel.shape),
     ResizeBilinear: _resize_bilinear,
     ResizeNearest: _resize_nearest,
+    RoiAlign: _roi_align,
     Slice: lambda kernel, row, x: x[tuple(map(slice, kernel.start, kernel.stop, kernel.step))],
     Sum: _sum,
+    TopIndices: _top_indices,
     Transpose: lambda kernel, row, x: x.permute(kernel.axes),
 }
 """Kernel class -> function (kernel, row, *inputs) -> output."""

@@ -24,7 +24,7 @@ from ..hbdk.doctor import examine
 from ..hbdk.perf import Performance, show_performance
 from ..hbdk.simulate import chosen_model
 from .arguments import Inputs, Json, MemoryLimit, ProgramFile, TimeLimit
-from .files import print_outputs
+from .files import print_outputs, print_written
 
 __all__ = ["check", "compile", "doctor", "perf", "simulate"]
 
@@ -87,8 +87,7 @@ def compile(
         jobs=jobs,
         limits=Limits(seconds=seconds, memory_gib=memory),
     )
-    size = output.stat().st_size
-    print(json.dumps({"file": str(output), "bytes": size}) if as_json else f"{output}  {size:,} bytes")
+    print_written(output, as_json)
 
 
 def perf(

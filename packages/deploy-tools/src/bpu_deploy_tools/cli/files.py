@@ -20,7 +20,7 @@ from ..hbdk import Limits, read_hbm
 from ..hbdk import simulate as simulate_model
 from .arguments import Backend, Inputs, Json, ProgramFile, Seed
 
-__all__ = ["compare", "print_outputs", "random_inputs", "run", "show"]
+__all__ = ["compare", "print_outputs", "print_written", "random_inputs", "run", "show"]
 
 
 def show(file: ProgramFile, as_json: Json = False) -> None:
@@ -55,6 +55,12 @@ def print_outputs(outputs: dict[str, IntArray], folder: Path | None, as_json: bo
     for name, entry in described.items():
         where = f" -> {entry['file']}" if "file" in entry else ""
         print(f"{name}  {entry['dtype']}{entry['shape']} {entry['min']}..{entry['max']}{where}")
+
+
+def print_written(path: Path, as_json: bool) -> None:
+    """Print which file was written, and its size."""
+    size = path.stat().st_size
+    print(json.dumps({"file": str(path), "bytes": size}) if as_json else f"{path}  {size:,} bytes")
 
 
 def compare(

@@ -38,6 +38,7 @@ for command in (
     board.doctor,
     write.export,
     write.insert_yuv,
+    write.split,
 ):
     app.command()(command)
 

@@ -1,4 +1,4 @@
-"""``bpu export`` and ``bpu insert-yuv``: other files made of a Program."""
+"""``bpu export``, ``bpu insert-yuv`` and ``bpu split``: other files made of a Program."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import bpu_kernels
 from ..errors import OptionError
 from ..hbdk import export_hbir
 from ..onnx import export_program_to_onnx
+from ..split_program import split_program
 from ..visualize import visualize_model
 from ..yuv import with_yuv_input
-from .arguments import ProgramFile
+from .arguments import Json, ProgramFile
+from .files import print_written
 
-__all__ = ["export", "insert_yuv"]
+__all__ = ["export", "insert_yuv", "split"]
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 
@@ -26,6 +28,7 @@ def export(
     file: ProgramFile,
     output: Output,
     form: Annotated[str, typer.Option(help="Of ONNX: integer, bit for bit, or qdq, in real numbers.")] = "integer",
+    as_json: Json = False,
 ) -> None:
     """Write a Program as .onnx, as .hbir (the input of the vendor's compiler), or draw it as .svg."""
     writers: dict[str, Callable[[], object]] = {
@@ -36,7 +39,7 @@ def export(
     if output.suffix not in writers:
         raise OptionError(f"expected a file ending in {', '.join(writers)}; got {output}")
     writers[output.suffix]()
-    print(f"{output}  {output.stat().st_size:,} bytes")
+    print_written(output, as_json)
 
 
 def insert_yuv(
@@ -50,6 +53,7 @@ def insert_yuv(
     swing: Annotated[str, typer.Option(help="full, which is the BPU's, or studio.")] = "full",
     channel_order: Annotated[str, typer.Option(help="rgb or bgr, of the images in training.")] = "rgb",
     source: Annotated[str, typer.Option(help="pyramid or resizer.")] = "pyramid",
+    as_json: Json = False,
 ) -> None:
     """Let a Program that was made for RGB images take the camera's NV12."""
     program = with_yuv_input(
@@ -62,4 +66,20 @@ def insert_yuv(
         source=source,
     )
     bpu_kernels.save(program, output)
-    print(f"{output}  {output.stat().st_size:,} bytes")
+    print_written(output, as_json)
+
+
+def split(
+    file: ProgramFile,
+    cut: Annotated[
+        list[str],
+        typer.Option(metavar="NODE[,NODE]", help="Nodes behind which to cut; once per cut.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the stages.")] = Path("."),
+    as_json: Json = False,
+) -> None:
+    """Cut a Program into stages that hand integers to each other: DIR/stage1.bpu, ..., DIR/manifest.json."""
+    stages = split_program(bpu_kernels.load(file), [each.split(",") for each in cut])
+    stages.save(output)
+    manifest = stages.manifest
+    print(manifest.to_json() if as_json else manifest)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
-from math import prod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bpu_kernels import Program
-from bpu_kernels.ops.conv import Conv2d
-from bpu_kernels.ops.layout import Reshape
-from bpu_kernels.ops.linear import Linear
+from bpu_kernels.ops.constant import Constant
 from bpu_kernels.whole_file import replace_file
 
 from .layers import BUILD
 from .plan import Plan, Ref, four, type_of
 from .process import Limits
+from .rewrite import Rewritten, copying, moves_nothing, rewritten
 from .tools import Toolkit, find_toolkit
 
 __all__ = ["build_hbir", "plan"]
@@ -34,6 +31,7 @@ def build_hbir(
         The plan, which knows what the layers of the file are called.
 
     Raises:
+        UnsupportedError: as of ``rewritten``; nothing was built.
         HbdkError: the builder broke; the message names the node.
     """
     toolkit, limits = toolkit or find_toolkit(), limits or Limits()
@@ -49,7 +47,12 @@ def build_hbir(
 
 
 def plan(program: Program) -> Plan:
-    """Return the calls that build a Program's HBIR."""
+    """Return the calls that build a Program's HBIR.
+
+    Raises:
+        UnsupportedError: as of ``rewritten``.
+    """
+    built = rewritten(program)
     p = Plan(program.row)
     tensors: dict[str, Ref] = {}
     for each in program.inputs:
@@ -59,30 +62,26 @@ def plan(program: Program) -> Plan:
             "helper", "ModelInput", shape, p.input_name(each.name), type_of(each.spec.dtype), scale=list(each.scale)
         )
         p.inputs.append(tensors[each.name]["tensor"])
-    for node in _flattened_linears(program):
+    for node in built.nodes:
         p.node = node.name
-        specs = [program.specs[name] for name in node.inputs]
-        tensors[node.output] = BUILD[type(node.kernel)](p, node.kernel, [tensors[name] for name in node.inputs], specs)
-    p.outputs = [tensors[output.tensor]["tensor"] for output in program.outputs]
+        specs = [built.specs[name] for name in node.inputs]
+        given = [tensors[name] for name in node.inputs]
+        if moves_nothing(node, built.specs):
+            tensors[node.output] = given[0]
+        else:
+            tensors[node.output] = BUILD[type(node.kernel)](p, node.kernel, given, specs)
+    _hand_out(p, program, built, tensors)
     return p
 
 
-def _flattened_linears(program: Program) -> list[Any]:
-    """Join a flattening and the linear layer behind it to a convolution over the whole map, which moves no data."""
-    readers: dict[str, int] = {}
-    for name in (*(n for node in program.nodes for n in node.inputs), *(o.tensor for o in program.outputs)):
-        readers[name] = readers.get(name, 0) + 1
-    makers = {node.output: node for node in program.nodes}
-    joined, dropped = [], set()
-    for node in program.nodes:
-        source = makers.get(node.inputs[0]) if node.inputs else None
-        if isinstance(node.kernel, Linear) and source is not None and isinstance(source.kernel, Reshape):
-            shape = program.specs[source.inputs[0]].shape
-            flattens = len(shape) == 4 and source.kernel.shape == (shape[0], prod(shape[1:])) and prod(shape[1:3]) > 1
-            if flattens and readers[source.output] == 1 and len(node.inputs) == 1:
-                fields = {f.name: getattr(node.kernel, f.name) for f in dataclasses.fields(node.kernel)}
-                fields["weight"] = node.kernel.weight.reshape(-1, *shape[1:])
-                node = dataclasses.replace(node, kernel=Conv2d(**fields), inputs=source.inputs)
-                dropped.add(source.output)
-        joined.append(node)
-    return [node for node in joined if node.output not in dropped]
+def _hand_out(p: Plan, program: Program, built: Rewritten, tensors: Mapping[str, Ref]) -> None:
+    """Name the outputs; what would be handed out as it came in, or twice, is copied, since the tools abort on it."""
+    made_by = {tensors[node.output]["tensor"]: node.kernel for node in reversed(built.nodes)}
+    taken = {*p.inputs, *(tensor for tensor, kernel in made_by.items() if isinstance(kernel, Constant))}
+    for output in program.outputs:
+        p.node, spec, made = output.tensor, program.specs[output.tensor], tensors[output.tensor]
+        if made["tensor"] in taken:
+            kernel = copying(spec, made_by.get(made["tensor"]))
+            made = BUILD[type(kernel)](p, kernel, [made], [spec])
+        taken.add(made["tensor"])
+        p.outputs.append(made["tensor"])

@@ -22,7 +22,7 @@ from .plan import Plan
 from .process import Limits
 from .tools import Toolkit, find_toolkit
 
-__all__ = ["HbmModel", "HbmOutput", "describe", "program_interface", "read_hbm"]
+__all__ = ["HbmModel", "HbmOutput", "describe", "models_of", "program_interface", "read_hbm"]
 
 FORMAT = "bpu-hbm-1"
 
@@ -107,9 +107,21 @@ def read_hbm(
         except (HbdkError, OSError) as error:
             raise HbdkError(f"{path} is no .hbm file, or a damaged one: {error}") from error
     try:
+        return models_of(text)
+    except HbdkError as error:
+        raise HbdkError(f"{path}: {error}") from error
+
+
+def models_of(text: str) -> dict[str, HbmModel]:
+    """Return the models of what the disassembler wrote, by name.
+
+    Raises:
+        HbdkError: it is not what a disassembler writes.
+    """
+    try:
         models = [_model(each) for each in json.loads(text)]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise HbdkError(f"{path}: the description of a model is malformed: {error!r}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise HbdkError(f"the description of a model is malformed: {error!r}") from error
     return {model.name: model for model in models}
 
 

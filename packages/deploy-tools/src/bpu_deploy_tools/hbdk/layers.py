@@ -1,4 +1,4 @@
-"""BUILD: the calls of the HBIR builder that make each operator; one row per kernel, checked for completeness."""
+"""BUILD: the calls of the HBIR builder that make each operator."""
 
 from __future__ import annotations
 
@@ -190,8 +190,6 @@ def _max_pool2d(p: Plan, k: MaxPool2d, inputs: Inputs, specs: Specs) -> Ref:
 
 
 def _concat(p: Plan, k: Concat, inputs: Inputs, specs: Specs) -> Ref:
-    if len(inputs) == 1:
-        return inputs[0]
     layer, dtype = p.layer(), type_of(specs[0].dtype)
     return p.call("base", "CreateConcatLayer", inputs, layer, _axis(k.axis, specs[0]), dtype, f"{layer}_output")
 
@@ -219,7 +217,7 @@ def _resize_bilinear(p: Plan, k: ResizeBilinear, inputs: Inputs, specs: Specs) -
 
 def _resize_nearest(p: Plan, k: ResizeNearest, inputs: Inputs, specs: Specs) -> Ref:
     factors = [m // n for n, m in zip(specs[0].shape[1:3], k.size, strict=True)]
-    return inputs[0] if factors == [1, 1] else p.helper("NearestUpsample", inputs[0], tuple_of(factors))
+    return p.helper("NearestUpsample", inputs[0], tuple_of(factors))
 
 
 def _lut8(p: Plan, k: Lut8, inputs: Inputs, specs: Specs) -> Ref:
@@ -245,16 +243,12 @@ def _pad(p: Plan, k: Pad, inputs: Inputs, specs: Specs) -> Ref:
 
 
 def _reshape(p: Plan, k: Reshape, inputs: Inputs, specs: Specs) -> Ref:
-    if four(k.shape) == four(specs[0].shape):
-        return inputs[0]
     return p.helper("View", inputs[0], tuple_of(four(k.shape)))
 
 
 def _transpose(p: Plan, k: Transpose, inputs: Inputs, specs: Specs) -> Ref:
     added = len(four(specs[0].shape)) - len(k.axes)
     axes = (0, *range(1, 1 + added), *(axis + added for axis in k.axes[1:]))
-    if list(axes) == sorted(axes):  # the tools crash on a transpose that moves nothing
-        return inputs[0]
     return p.helper("Transpose", inputs[0], tuple_of(axes))
 
 
@@ -262,7 +256,8 @@ def _slice(p: Plan, k: Slice, inputs: Inputs, specs: Specs) -> Ref:
     added = 4 - len(k.start)
     begin = (k.start[0], *(0,) * added, *k.start[1:])
     end, step = ((each[0], *(1,) * added, *each[1:]) for each in (k.stop, k.step))
-    return p.helper("Slice", inputs[0], tuple_of(begin), tuple_of(end), step=tuple_of(step))
+    layer, window = p.layer(), map(tuple_of, (begin, end, step))
+    return p.call("base", "CreateSliceLayer", inputs[0], layer, *window, type_of(specs[0].dtype), f"{layer}_output")
 
 
 BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {

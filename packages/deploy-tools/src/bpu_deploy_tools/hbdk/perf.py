@@ -182,7 +182,10 @@ def perf_hbm(
             for report in reports:
                 replace_file(target / report.name, report.read_bytes())
             html, figures = (target / report.name for report in reports)
-            found[model.name] = _performance(model.name, model.layers, html, figures)
+            try:
+                found[model.name] = _performance(model.name, model.layers, html, figures)
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+                raise HbdkError(f"{figures}: the figures are not as expected: {error!r}") from error
     return found
 
 

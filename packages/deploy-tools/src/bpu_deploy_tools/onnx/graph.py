@@ -54,6 +54,12 @@ class Graph:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
+    def second(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node of two outputs, of which the second is wanted."""
+        outputs = [self.name(f"{op}_values"), self.name(op)]
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=outputs[1], **attributes))
+        return outputs[1]
+
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
         """Return a constant, shared among equal ones."""
         array = np.ascontiguousarray(values, dtype).reshape(np.shape(values))

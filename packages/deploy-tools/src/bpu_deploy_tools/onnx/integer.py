@@ -16,6 +16,7 @@ from bpu_kernels.dtypes import qint8, qint16, qint32
 from bpu_kernels.fixed_point import Multiplier, compensation, half, wrap32
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
+from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
@@ -27,8 +28,10 @@ from bpu_kernels.ops.lut import ENTRIES, ZONES, Lut8, Lut16
 from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bpu_kernels.ops.reduce import Sum
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest, sample_positions
+from bpu_kernels.ops.sample import GridSample, RoiAlign
 
 from .graph import Graph
+from .sampling import grid_sample, roi_align
 
 __all__ = ["INTEGER", "pad_behind"]
 
@@ -282,6 +285,18 @@ def _pad(g: Graph, row: MarchRow, k: Pad, inputs: Inputs, specs: Specs) -> str:
     return g.cast(y, bits) if bits == 16 else y
 
 
+def _top_indices(g: Graph, row: MarchRow, k: TopIndices, inputs: Inputs, specs: Specs) -> str:
+    """TopK gives the lower index first where elements are equal; its second output is what is asked for."""
+    x = g.wide(inputs[0])
+    return g.cast(g.second("TopK", x, g.constant([k.k]), axis=k.axis, largest=int(k.largest), sorted=1), 32)
+
+
+def _gather(g: Graph, row: MarchRow, k: Gather, inputs: Inputs, specs: Specs) -> str:
+    last = g.constant(np.int64(specs[0].shape[k.axis] - 1))
+    inside = g.add("Clip", g.wide(inputs[1]), g.constant(np.int64(0)), last)
+    return g.add("GatherElements", inputs[0], inside, axis=k.axis)
+
+
 def _constant(g: Graph, row: MarchRow, k: Constant, inputs: Inputs, specs: Specs) -> str:
     return g.constant(np.asarray(k.values).reshape(k.shape), k.dtype.numpy)
 
@@ -295,7 +310,9 @@ INTEGER: dict[type[Kernel], Callable[[Graph, MarchRow, Any, Inputs, Specs], str]
     Conv2d: _conv,
     Conv3d: _conv,
     ConvTranspose2d: _conv_transpose2d,
+    Gather: _gather,
     GlobalAvgPool2d: _global_avg_pool2d,
+    GridSample: grid_sample,
     Linear: _linear,
     Lut8: _lut8,
     Lut16: _lut16,
@@ -309,8 +326,10 @@ INTEGER: dict[type[Kernel], Callable[[Graph, MarchRow, Any, Inputs, Specs], str]
     Reshape: lambda g, row, k, inputs, specs: g.reshape(inputs[0], k.shape),
     ResizeBilinear: _resize_bilinear,
     ResizeNearest: _resize_nearest,
+    RoiAlign: roi_align,
     Slice: lambda g, row, k, inputs, specs: g.slice(inputs[0], k.start, k.stop, k.step),
     Sum: _sum,
+    TopIndices: _top_indices,
     Transpose: lambda g, row, k, inputs, specs: g.transpose(inputs[0], k.axes),
 }
 """Kernel -> its ONNX operators."""

@@ -15,8 +15,10 @@ from bpu_fx_fusion import Div as Div
 from bpu_fx_fusion import Erf as Erf
 from bpu_fx_fusion import Exp as Exp
 from bpu_fx_fusion import Floor as Floor
+from bpu_fx_fusion import GridSample as GridSample
 from bpu_fx_fusion import HardLog as HardLog
 from bpu_fx_fusion import Interpolate as Interpolate
+from bpu_fx_fusion import MultiScaleRoIAlign as MultiScaleRoIAlign
 from bpu_fx_fusion import Pow as Pow
 from bpu_fx_fusion import Reciprocal as Reciprocal
 from bpu_fx_fusion import Sin as Sin

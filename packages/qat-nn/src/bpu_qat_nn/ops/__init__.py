@@ -6,9 +6,12 @@ from torch import nn
 
 from ..op import OpRow
 from . import (
+    adaptive_max,
     attention,
     batch_norm,
+    choose,
     clip,
+    compare,
     conv,
     conv_transpose,
     division,
@@ -17,14 +20,18 @@ from . import (
     functional,
     gates,
     linear,
+    lstm,
     normalization,
     pad,
     pool,
     pool3d,
     resize,
+    sample,
+    select,
     softmax,
     stubs,
     table,
+    unfold,
 )
 
 __all__ = ["OPS", "ROWS"]
@@ -49,6 +56,13 @@ ROWS: tuple[OpRow, ...] = (
     *division.ROWS,
     *gates.ROWS,
     *pool3d.ROWS,
+    *adaptive_max.ROWS,
+    *unfold.ROWS,
+    *lstm.ROWS,
+    *compare.ROWS,
+    *select.ROWS,
+    *choose.ROWS,
+    *sample.ROWS,
 )
 
 OPS: dict[type[nn.Module], OpRow] = {float_type: row for row in ROWS for float_type in row.floats}

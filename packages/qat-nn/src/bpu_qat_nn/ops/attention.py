@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from bpu_fx_fusion import FloatFunctional, ScaledDotProduct
+from bpu_fx_fusion import FloatFunctional, MaskedFill, ScaledDotProduct
 from bpu_kernels.dtypes import QuantDType, qint8, qint16
 from bpu_kernels.march import MarchRow
 
+from ..errors import InputError
 from ..op import OpRow, type_problems
 from ..qtensor import QTensor
 from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
@@ -19,6 +21,7 @@ from .copied import copied_linear
 from .dropout import QATDropout
 from .functional import QATFloatFunctional
 from .linear import QATLinear
+from .select import QATMaskedFill
 from .softmax import SOFTMAX_KERNELS, QATSoftmax
 
 __all__ = ["ROWS"]
@@ -27,10 +30,12 @@ __all__ = ["ROWS"]
 class ScaledDotProductOperator(CompositeOperator):
     """``softmax(q @ k.T * scale + mask) @ v``."""
 
-    config: ClassVar[tuple[str, ...]] = ("factor", "drops")
+    config: ClassVar[tuple[str, ...]] = ("factor", "drops", "boolean")
     factor: float | None
     """Of the products; None for 1 / sqrt(features)."""
     drops: bool
+    boolean: bool
+    """Whether the mask tells where to attend; otherwise it is added."""
 
     def combine(self, *inputs: Any, **options: Any) -> QTensor:
         """Compare queries with keys, and take the values by the result."""
@@ -40,7 +45,9 @@ class ScaledDotProductOperator(CompositeOperator):
         logits = part.logits.matmul(query, key.transpose(-2, -1))
         factor = self.factor if self.factor is not None else int(query.shape[-1]) ** -0.5
         logits = part.scaling.mul_scalar(logits, factor)
-        if mask is not None:
+        if mask is not None and self.boolean:
+            logits = part.masked(logits, mask)
+        elif mask is not None:
             logits = part.masked.add(mask, logits)  # the second is widened to 16 bits, so a constant stays one
         attention = part.softmax(logits)
         if self.drops:
@@ -60,16 +67,17 @@ class QATScaledDotProduct(ScaledDotProductOperator, QATComposite):
     options: ClassVar[frozenset[str]] = frozenset({"attn_mask"})
 
     def configure(self, source: Any) -> None:
-        """Note scale and dropout."""
-        self.factor, self.drops = source.scale, source.dropout_p > 0
+        """Note scale, dropout and kind of mask."""
+        self.factor, self.drops, self.boolean = source.scale, source.dropout_p > 0, source.boolean
 
     def parts(self, source: Any) -> Mapping[str, Part]:
         """The products are of 8 bits; a mask spreads the range, so the masked logits are of 16."""
+        fill: Part = (QATMaskedFill, MaskedFill(float("-inf"), inverted=True), None)
         dropout = {"dropout": (QATDropout, nn.Dropout(source.dropout_p), None)} if self.drops else {}
         return {
             "logits": (QATFloatFunctional, FloatFunctional(), qint8),
             "scaling": (QATFloatFunctional, FloatFunctional(), qint8),
-            "masked": (QATFloatFunctional, FloatFunctional(), qint16),
+            "masked": fill if self.boolean else (QATFloatFunctional, FloatFunctional(), qint16),
             "softmax": (QATSoftmax, nn.Softmax(-1), qint8),
             **dropout,
             "weighted": (QATFloatFunctional, FloatFunctional(), None),
@@ -89,6 +97,21 @@ class MultiheadAttentionOperator(CompositeOperator):
     config: ClassVar[tuple[str, ...]] = ("num_heads", "batch_first")
     num_heads: int
     batch_first: bool
+
+    def tensors(self, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Return query, key and value of a call, which may give the options of torch's module in any way.
+
+        Raises:
+            InputError: a mask is given.
+        """
+        given = signature(nn.MultiheadAttention.forward).bind(None, *inputs, **options).arguments
+        masks = [name for name in ("key_padding_mask", "attn_mask") if given.get(name) is not None]
+        if masks or given.get("is_causal"):
+            raise InputError(
+                f"{self.label} takes no mask, got {', '.join(masks) or 'is_causal'}; linear layers around "
+                "torch.nn.functional.scaled_dot_product_attention do"
+            )
+        return given["query"], given["key"], given["value"]
 
     def combine(self, *inputs: Any, **options: Any) -> tuple[QTensor, None]:
         """Attend; the weights, torch's second result, are not given."""
@@ -116,12 +139,20 @@ class MultiheadAttentionOperator(CompositeOperator):
 class QuantizedMultiheadAttention(MultiheadAttentionOperator, QuantizedComposite):
     """Multi-head attention of integers."""
 
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Attend."""
+        return super().forward(*self.tensors(inputs, options))
+
 
 class QATMultiheadAttention(MultiheadAttentionOperator, QATComposite):
     """Multi-head attention under quantization-aware training."""
 
     quantized = QuantizedMultiheadAttention
     options: ClassVar[frozenset[str]] = frozenset({"need_weights", "average_attn_weights"})
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Attend."""
+        return super().forward(*self.tensors(inputs, options))
 
     def parts(self, source: Any) -> Mapping[str, Part]:
         """The projections become linear layers, with copies of the weights."""
@@ -159,7 +190,9 @@ ROWS = (
         floats=(ScaledDotProduct,),
         qat=QATScaledDotProduct,
         kernels=("matmul", "reinterpret", *SOFTMAX_KERNELS),
-        note="Matrix products of 8 bits and a softmax. A mask that is an input is added, so it is real, and finite.",
+        note="Matrix products of 8 bits and a softmax. A mask that is an input goes through a QuantStub. Where the "
+        "example inputs, or a comparison, show that it is boolean, it tells where to attend; otherwise it is added, so "
+        "it is real, and finite.",
     ),
     OpRow(
         name="MultiheadAttention",

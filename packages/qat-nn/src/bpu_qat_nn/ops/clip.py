@@ -1,4 +1,4 @@
-"""Clipping: ReLU, ReLU6, Hardtanh and clamp; the scale stays, so each is a comparison of integers."""
+"""Clipping: ReLU, ReLU6, Hardtanh, clamp, and abs; the scale stays, so each is a comparison of integers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bpu_fx_fusion import Clamp
+from bpu_fx_fusion import Abs, Clamp
 from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.ops.elementwise import Relu
@@ -19,7 +19,7 @@ from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 
-__all__ = ["ROWS", "clip_above", "clip_steps"]
+__all__ = ["ROWS", "clip_above", "clip_steps", "two_lines"]
 
 
 def clip_kernels(low: int, high: int, dtype: QuantDType, device: torch.device) -> list[Kernel]:
@@ -32,13 +32,13 @@ def clip_kernels(low: int, high: int, dtype: QuantDType, device: torch.device) -
         return [Lut8(table=torch.arange(-128, 128, device=device).clamp(low, high).to(torch.int8))]
     kernels: list[Kernel] = []
     if low > dtype.min:  # left line: the constant low; right line: x itself
-        kernels.append(_two_lines(left=(0, low), right=(1, 0), border=low, device=device))
+        kernels.append(two_lines(left=(0, low), right=(1, 0), border=low, device=device))
     if high < dtype.max:
-        kernels.append(_two_lines(left=(1, 0), right=(0, high), border=high, device=device))
+        kernels.append(two_lines(left=(1, 0), right=(0, high), border=high, device=device))
     return kernels
 
 
-def _two_lines(*, left: tuple[int, int], right: tuple[int, int], border: int, device: torch.device) -> Lut16:
+def two_lines(*, left: tuple[int, int], right: tuple[int, int], border: int, device: torch.device) -> Lut16:
     """Return the segment table that is one line ``k * x + b`` up to the border and another beyond; no zone is used."""
     count = ZONES + 2
     slopes, offsets = ([left[i], *[right[i]] * (count - 1)] for i in (0, 1))
@@ -110,6 +110,36 @@ def _bounds_of_clamp(module: Any) -> tuple[float, float]:
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
+class AbsOperator(Operator):
+    """The absolute value; that of the smallest step is the largest."""
+
+    own_scale: ClassVar[bool] = False
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Drop the sign."""
+        return inputs[0].abs()
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Look up."""
+        x = inputs[0]
+        if x.dtype is qint8:
+            steps = torch.arange(-128, 128, device=x.scale.device).abs().clamp(max=qint8.max)
+            kernel: Kernel = Lut8(table=steps.to(torch.int8))
+        else:
+            kernel = two_lines(left=(-1, 0), right=(1, 0), border=0, device=x.scale.device)
+        return x.invoke(kernel, self.row, x, scale=x.scale, dtype=x.dtype)
+
+
+class QuantizedAbs(AbsOperator, QuantizedModule):
+    """Absolute values of integers."""
+
+
+class QATAbs(AbsOperator, QATModule):
+    """Absolute values under quantization-aware training."""
+
+    quantized = QuantizedAbs
+
+
 _BOUNDS: dict[type, Any] = {
     nn.ReLU: lambda module: (0.0, math.inf),
     nn.ReLU6: lambda module: (0.0, 6.0),
@@ -126,4 +156,5 @@ ROWS = (
         kernels=("relu", "lut8", "lut16"),
         note="Keeps the input's scale. Behind a layer with weights, ReLU and ReLU6 are fused into it.",
     ),
+    OpRow(name="abs", floats=(Abs,), qat=QATAbs, kernels=("lut8", "lut16"), note="Keeps the input's scale."),
 )

@@ -111,12 +111,13 @@ class ConvOperator(WeightedOperator):
 
     def gradients(
         self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Transposed convolution with the weight, convolution with the input, sum."""
-        pad, none = symmetric_pad(self), [0] * len(self.stride)
-        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
-            gradient, x, weight, [weight.shape[0]], self.stride, pad, self.dilation, False, none, self.groups, needed
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Transposed convolution with the weight, convolution with the input."""
+        pad, none, wanted = symmetric_pad(self), [0] * len(self.stride), [*needed, False]
+        x_grad, weight_grad, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, self.stride, pad, self.dilation, False, none, self.groups, wanted
         )
+        return x_grad, weight_grad
 
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights OI... become O...I."""

@@ -65,12 +65,13 @@ class ConvTransposeOperator(WeightedOperator):
 
     def gradients(
         self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Convolution with the weight, with the input, sum."""
-        more, outputs = self.output_padding, weight.shape[1] * self.groups
-        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
-            gradient, x, weight, [outputs], self.stride, self.padding, (1, 1), True, more, self.groups, needed
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Convolution with the weight, and with the input."""
+        more, wanted = self.output_padding, [*needed, False]
+        x_grad, weight_grad, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, self.stride, self.padding, (1, 1), True, more, self.groups, wanted
         )
+        return x_grad, weight_grad
 
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:
         """Weights become I, kernel, O / groups."""

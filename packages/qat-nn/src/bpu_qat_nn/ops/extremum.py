@@ -105,6 +105,6 @@ ROWS = (
         floats=(Amax, Amin),
         qat=QATExtremum,
         kernels=("max_pool2d", "lut8"),
-        note="The largest or smallest value along axes, by pooling each row. An index (argmax) is not available.",
+        note="The largest or smallest value along axes, by pooling each row.",
     ),
 )

@@ -1,23 +1,38 @@
-"""A layer's training step on the native engine: one convolution of integers, and one pass over what it gives.
+"""A layer's training step on the native engine: one convolution of integers, and two passes over what it gives.
 
-It computes what ``WeightedQAT`` computes in operators of torch, and keeps for the gradient only the input's and the
-weight's real values, which the float layer keeps too, and one bit per element of the output.
+It computes what ``WeightedQAT`` computes in operators of torch, and keeps for the gradient only the input's real
+values, which the float layer keeps too, the weight's integers in int8, and one bit per element of the output.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bpu_kernels.dtypes import qint8
-from bpu_kernels.torch_ops import Bits, LayerPass, Quantized, has_passes, quantize_rows
-from bpu_qconfig import FakeQuantize, MinMaxObserver, MovingAverageMinMaxObserver
+from bpu_kernels.torch_ops import (
+    LayerPass,
+    LayerTraining,
+    Outputs,
+    Range,
+    RowMask,
+    Rows,
+    has_passes,
+    row_values,
+    train_rows,
+)
+from bpu_qconfig import (
+    FakeQuantize,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+)
 
+from ..errors import InputError
 from ..qat_module import observes
 from ..qtensor import QTensor, plain
 from .weighted_operator import SAFE_TAPS, IntegerWeight
@@ -28,28 +43,59 @@ if TYPE_CHECKING:
 __all__ = ["can_fuse", "train_fused"]
 
 _FROM_EXTREMES = (MinMaxObserver, MovingAverageMinMaxObserver)
-"""Observers to whom the smallest and the largest value tell all that they want to know."""
+"""Observers to whom the smallest and the largest value of a tensor tell all that they want to know."""
+_AVERAGES = (*_FROM_EXTREMES, MovingAveragePerChannelMinMaxObserver)
+"""Observers whose rule the engine has: the plain moving average."""
 
 
-def can_fuse(layer: WeightedQAT, x: QTensor, addend: tuple[QTensor, ...]) -> bool:
+def can_fuse(layer: WeightedQAT, inputs: tuple[QTensor, ...]) -> bool:
     """Whether this call is of the ordinary kind: int8, float32, on the CPU, with plain fake quantizers."""
-    post, on_weights = layer.activation_post_process, layer.weight_fake_quant
+    x, *addend = inputs
+    on_weights, weight = layer.weight_fake_quant, layer.weight
     return (
-        post is not None
-        and _is_plain(post)
+        len(addend) == layer.adds
+        and on_weights.dtype is qint8
+        and all(each.dtype is qint8 for each in inputs)
         and _is_plain(on_weights)
-        and (not observes(post) or post.fixed or type(post.activation_post_process) in _FROM_EXTREMES)
-        and all(each.dtype is qint8 for each in (x, *addend))
-        and post.dtype is qint8
-        and layer.canonical(layer.weight)[0].numel() <= SAFE_TAPS
+        and _gives_fusible(layer)
+        and weight.numel() <= SAFE_TAPS * layer.canonical(weight).shape[0]
         and not torch.compiler.is_compiling()
-        and not any(layer.is_spread(each, x, layer.weight) for each in addend)
-        and has_passes(plain(x), layer.weight, *map(plain, addend))
+        and has_passes(weight, *map(plain, inputs))
+        and not any(layer.is_spread(each, x, weight) for each in addend)
     )
+
+
+def _gives_fusible(layer: WeightedQAT) -> bool:
+    """Whether the output is int8 with a plain fake quantizer, or 32 bits of the bare layer."""
+    post = layer.activation_post_process
+    if post is None:
+        return layer.relu is None and not layer.adds
+    knows_observer = type(post.activation_post_process) in _FROM_EXTREMES or not observes(post) or post.fixed
+    return post.dtype is qint8 and _is_plain(post) and knows_observer
 
 
 def _is_plain(fake_quant: FakeQuantize) -> bool:
     return type(fake_quant) is FakeQuantize and fake_quant.saturate is not False
+
+
+def _range(fake_quant: FakeQuantize, entries: int) -> Range:
+    """Return what the engine reads and writes; it observes where it knows the observer's rule."""
+    observer, scale = fake_quant.activation_post_process, fake_quant.scale.detach()
+    min_val, max_val = observer.min_val, observer.max_val
+    return Range(
+        min_val=min_val,
+        max_val=max_val,
+        scale=scale if scale.numel() == entries else scale.expand(entries).contiguous(),
+        constant=observer.averaging_constant,
+        quant_min=observer.quant_min,
+        quant_max=observer.quant_max,
+        observes=(
+            type(observer) in _AVERAGES
+            and not observer.is_sync_quantize
+            and scale.numel() == min_val.numel() == entries
+            and observes(fake_quant)
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,75 +103,112 @@ class _Call:
     """What one call of a layer computes with, besides what has a gradient."""
 
     layer: WeightedQAT
-    x_steps: Tensor
-    weight: IntegerWeight
-    weight_values: Tensor
-    """Real values, the layer's own layout."""
-    weight_passes: Bits | None
     x: QTensor
     addend: tuple[QTensor, ...]
+    steps: Tensor
+    """Integers of the weights, float32, output channel first."""
+    stored: Tensor
+    """The same, int8."""
+    scale: Tensor
+    """Of the weights, float64, one entry per output channel."""
+    bias: Tensor | None
+    sums: Tensor
+    passes: RowMask | None
+    """Where the gradient of the weights passes; None: everywhere."""
+
+    def training(self) -> LayerTraining:
+        """Return the call for the engine."""
+        return LayerTraining(
+            self.layer.row,
+            x_scale=float(self.x.scale),
+            residual_scale=float(self.addend[0].scale) if self.addend else None,
+            weight_scale=self.scale,
+            bias=self.bias,
+            sums=self.sums,
+        )
+
+    def weight(self) -> IntegerWeight:
+        """Return the weights as conversion stores them."""
+        return IntegerWeight(self.steps, self.scale, self.bias, self.sums)
+
+    def at_larger_scale(self) -> _Call:
+        """Return the call with weights at a scale with which bias and residual stay in range."""
+        fitted = self.layer.fitting(self.weight(), self.x, self.addend)
+        stored, scale = fitted.steps.to(torch.int8), fitted.scale.contiguous()
+        return replace(self, steps=fitted.steps, stored=stored, scale=scale, sums=fitted.absolute_sums())
 
 
 def train_fused(layer: WeightedQAT, x: QTensor, *addend: QTensor) -> QTensor:
     """Return the output of a call that ``can_fuse``."""
     weight, bias = layer.float_parameters()
-    on_weights = layer.weight_fake_quant
-    on_weights.observe(weight.detach())
-    quantized = _quantize(on_weights, weight.detach())
-    scale = on_weights.scale.detach().double()
-    whole = IntegerWeight(
-        quantized.steps, scale, None if bias is None else bias.detach(), torch.from_numpy(quantized.sums)
-    )
-    fitted = layer.fitting(whole, x, addend)
-    values = quantized.values
-    if fitted is not whole:
-        values = fitted.steps * fitted.scale.float().reshape(-1, *(1,) * (weight.dim() - 1))
+    rows, scale = _quantize(layer.weight_fake_quant, weight.detach())
     call = _Call(
         layer=layer,
-        x_steps=x.int_repr(),
-        weight=fitted,
-        weight_values=layer.restored(values),
-        weight_passes=quantized.passes,
         x=x,
         addend=addend,
+        steps=rows.steps,
+        stored=rows.stored,
+        scale=scale.double(),
+        bias=None if bias is None else bias.detach().contiguous(),
+        sums=rows.sums,
+        passes=rows.passes,
     )
-    value, steps = _Layer.apply(plain(x), weight, bias, *(map(plain, addend) if addend else (None,)), call)  # type: ignore[no-untyped-call]
-    assert layer.activation_post_process is not None
-    out = layer.output()
-    return QTensor(value, out.scale, None, out.dtype, steps=steps)
+    training = call.training()
+    if training.needs_larger_scale():
+        call = call.at_larger_scale()
+        training = call.training()
+    residual = plain(addend[0]) if addend else None
+    value, steps = _Layer.apply(plain(x), weight, bias, residual, call, training)  # type: ignore[no-untyped-call]
+    wide = layer.activation_post_process is None
+    out = layer.wide_output(call.weight(), x) if wide else layer.output()
+    axis = layer.channel_axis(value.dim()) if wide else -1
+    return QTensor(value, out.scale, None, out.dtype, axis, steps=steps)
 
 
-def _quantize(fake_quant: FakeQuantize, weight: Tensor) -> Quantized:
-    return quantize_rows(weight.contiguous(), fake_quant.scale.detach(), fake_quant.quant_min, fake_quant.quant_max)
+def _quantize(fake_quant: FakeQuantize, weight: Tensor) -> tuple[Rows, Tensor]:
+    """Observe and quantize the weights; return them, and a scale per row."""
+    by = _range(fake_quant, weight.shape[0])
+    if not by.observes:
+        fake_quant.observe(weight)
+        by = _range(fake_quant, weight.shape[0])
+        by = replace(by, observes=False)
+    rows = train_rows(weight, by)
+    observer = fake_quant.activation_post_process
+    if rows is None:
+        fake_quant.observe(weight)  # says what is wrong
+        raise InputError(f"{observer.path}: the weights hold NaN or infinity, which has no integer")
+    observer.batches += by.observes
+    return rows, by.scale
 
 
-def _forward(call: _Call, needs_gradient: bool) -> tuple[Tensor, Tensor | None, Bits | None]:
-    layer, weight, post = call.layer, call.weight, call.layer.activation_post_process
-    assert post is not None
-    acc = layer.linear_map(call.x_steps.float(), layer.restored(weight.steps), None)
-    channels = weight.steps.shape[0]
-    unit = (call.x.scale.detach().double() * weight.scale).float().expand(channels).numpy()
-    bias = np.zeros(channels, np.float32) if weight.bias is None else weight.bias.clone().numpy()
+def _forward(call: _Call, training: LayerTraining, needs_gradient: bool) -> Outputs:
+    layer, post = call.layer, call.layer.activation_post_process
+    acc = layer.linear_map(call.x.int_repr().float(), layer.restored(call.steps), None)
+    if call.addend and call.addend[0].shape != acc.shape:
+        layer.expect_addend((call.x, *call.addend), layer.weight)  # says what is wrong
+    if post is None:
+        wide = layer.finished(acc, call.weight(), layer.wide_output(call.weight(), call.x), call.x)
+        return Outputs(values=wide.dequantize(), steps=plain(wide), passes=None)
     residual = (call.addend[0].int_repr(), call.addend[0].data) if call.addend else None
-    axis = layer.channel_axis(acc.dim())
-    passes = LayerPass(acc, axis, residual=residual, unit=unit, bias=bias, activation=layer.relu)
-    if observes(post) and not post.fixed:
-        post.observe(passes.extremes())
-    out = layer.output()
-    scale = np.float32(float(out.scale))
-    low = 0 if layer.relu is not None else qint8.min
-    high = min(qint8.max, round(6.0 / float(out.scale))) if layer.relu == "relu6" else qint8.max
-    passing = (float((post.quant_min - np.float32(0.5)) * scale), float((post.quant_max + np.float32(0.5)) * scale))
-    stored_bias, multiplier, residual_scale = layer.choose(weight, out, call.x, call.addend)
-    return passes.output(
-        layer.row,
-        multiplier,
-        stored_bias,
-        residual_scale,
-        limits=(low, high),
-        scale=float(scale),
-        passing=passing if needs_gradient else None,
-    )
+    passes = LayerPass(acc, layer.channel_axis(acc.dim()), residual=residual, activation=layer.relu)
+    by = _range(post, 1)
+    if not by.observes and observes(post) and not post.fixed:
+        _observe_extremes(call, passes)
+        by = replace(_range(post, 1), observes=False)
+    found = training.run(passes, by, needs_gradient=needs_gradient)
+    if found is None:
+        _observe_extremes(call, passes)  # says what is wrong
+        raise InputError(f"{layer.label}: an output is NaN or infinite")
+    post.activation_post_process.batches += by.observes
+    return found
+
+
+def _observe_extremes(call: _Call, passes: LayerPass) -> None:
+    """Show the observer the smallest and the largest output."""
+    unit = call.x.scale.detach().double() * call.scale
+    bias = torch.zeros_like(unit) if call.bias is None else call.bias
+    assert call.layer.activation_post_process is not None
+    call.layer.activation_post_process.observe(passes.extremes(unit, bias))
 
 
 class _Layer(torch.autograd.Function):
@@ -133,23 +216,39 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, call: _Call
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        addend: Tensor | None,
+        call: _Call,
+        training: LayerTraining,
     ) -> tuple[Tensor, Tensor]:
-        steps, values, ctx.bits = _forward(call, any(ctx.needs_input_grad))
-        assert values is not None
-        ctx.layer, ctx.weight_passes = call.layer, call.weight_passes
-        ctx.save_for_backward(x, call.weight_values)
-        ctx.mark_non_differentiable(steps)
-        return values, steps
+        out = _forward(call, training, any(ctx.needs_input_grad))
+        ctx.layer, ctx.passes, ctx.weight_passes = call.layer, out.passes, call.passes
+        ctx.save_for_backward(x, call.stored, call.scale.float())
+        ctx.mark_non_differentiable(out.steps)
+        return out.values, out.steps
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_values = ctx.saved_tensors
-        gradient = ctx.bits.masked(grads[0])
-        x_grad, weight_grad, bias_grad = ctx.layer.gradients(gradient, x, weight_values, ctx.needs_input_grad[:3])
+        layer, (x, stored, scale), needed = ctx.layer, ctx.saved_tensors, ctx.needs_input_grad
+        gradient, bias_grad = _passed(ctx, grads[0])
+        weight = layer.restored(row_values(stored, scale))
+        x_grad, weight_grad = layer.gradients(gradient, x, weight, needed[:2])
         if weight_grad is not None:
-            weight_grad = ctx.layer.canonical(weight_grad)
+            weight_grad = layer.canonical(weight_grad)
             if ctx.weight_passes is not None:
-                weight_grad = ctx.weight_passes.masked(weight_grad, in_place=True)
-        return x_grad, weight_grad, bias_grad, gradient if ctx.needs_input_grad[3] else None, None
+                weight_grad = ctx.weight_passes.masked_(weight_grad)
+        return x_grad, weight_grad, bias_grad, gradient if needed[3] else None, None, None
+
+
+def _passed(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient behind saturation and activation, and that of the bias if it is needed."""
+    if ctx.passes is not None:
+        masked: tuple[Tensor, Tensor | None] = ctx.passes.masked(gradient, sums=ctx.needs_input_grad[2])
+        return masked
+    channels = ctx.layer.channel_axis(gradient.dim())
+    others = [axis for axis in range(gradient.dim()) if axis != channels]
+    return gradient, gradient.sum(others) if ctx.needs_input_grad[2] else None

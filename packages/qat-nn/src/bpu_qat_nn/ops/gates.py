@@ -23,7 +23,7 @@ from .functional import QATFloatFunctional
 from .linear import QATLinear
 from .table import QATTable
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "QATLSTMCell"]
 
 
 class GLUOperator(CompositeOperator):
@@ -127,7 +127,12 @@ class LSTMCellOperator(CompositeOperator):
             raise InputError(f"{self.label} expected an input and the states (h, c); give the first states as well")
         part: Any = self
         x, (hidden, cell) = given
-        gates = part.gates.add(part.input(x), part.hidden(hidden))
+        return self.advance(part.input(x), hidden, cell)
+
+    def advance(self, projected: Any, hidden: Any, cell: Any) -> tuple[QTensor, QTensor]:
+        """Take a step with an input that went through its linear layer."""
+        part: Any = self
+        gates = part.gates.add(projected, part.hidden(hidden))
         i, f, g, o = gates.chunk(4, 1)
         kept = part.keep.mul(part.forget(f), cell)
         state = part.state.add(kept, part.take.mul(part.admit(i), part.candidate(g)))

@@ -45,14 +45,10 @@ class LinearOperator(WeightedOperator):
 
     def gradients(
         self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Products with the weight and with the input, sum."""
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Products with the weight and with the input."""
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
-        return (
-            gradient @ weight if needed[0] else None,
-            rows.T @ inputs if needed[1] else None,
-            rows.sum(0) if needed[2] else None,
-        )
+        return gradient @ weight if needed[0] else None, rows.T @ inputs if needed[1] else None
 
     def channel_axis(self, dimensions: int) -> int:
         """Features are the last axis."""

@@ -1,4 +1,4 @@
-"""Resizing feature maps, nearest and bilinear; the scale stays."""
+"""Resizing feature maps, nearest, bilinear and bicubic; the scale stays."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 from .average import pair
+from .resampled import resize_by_weights
 
 __all__ = ["ROWS"]
 
@@ -30,11 +31,12 @@ class ResizeOperator(Operator):
     own_scale: ClassVar[bool] = False
     axes: ClassVar[int | None] = 4
     options: ClassVar[frozenset[str]] = frozenset({"size", "scale_factor"})
-    config: ClassVar[tuple[str, ...]] = ("size", "scale_factor", "mode", "recompute_scale_factor")
+    config: ClassVar[tuple[str, ...]] = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
 
     size: Any
     scale_factor: Any
     mode: str
+    align_corners: bool | None
     recompute_scale_factor: bool | None
 
     def target(self, shape: Sequence[int], size: Any = None, scale_factor: Any = None) -> tuple[int, int]:
@@ -63,6 +65,8 @@ class ResizeOperator(Operator):
         """Copy, or blend with 8-bit weights."""
         if size == tuple(x.shape[2:]):
             return x
+        if self.mode == "bicubic" or self.align_corners:
+            return resize_by_weights(self, x, size, self.mode, bool(self.align_corners))
         kernel: Kernel = ResizeNearest(size=size)
         if self.mode == "bilinear":
             legacy, precision = self.row.resize_modes[-1]
@@ -70,8 +74,9 @@ class ResizeOperator(Operator):
         return x.invoke(kernel, self.row, x, scale=out.scale, dtype=out.dtype)
 
     def extra_repr(self) -> str:
-        """Size or factor, and mode."""
-        return f"size={self.size}, scale_factor={self.scale_factor}, mode={self.mode!r}"
+        """Size or factor, mode, and whether corners are aligned."""
+        aligned = ", align_corners=True" if self.align_corners else ""
+        return f"size={self.size}, scale_factor={self.scale_factor}, mode={self.mode!r}{aligned}"
 
 
 class QuantizedInterpolate(ResizeOperator, QuantizedModule):
@@ -93,7 +98,7 @@ class QATInterpolate(ResizeOperator, QATModule):
         self.expect_quantized((x,))
         target = self.target(x.shape, size, scale_factor)
         return self.compute(
-            lambda values: F.interpolate(values, size=target, mode=self.mode),
+            lambda values: F.interpolate(values, size=target, mode=self.mode, align_corners=self.align_corners),
             lambda out, steps: self.resize(out, steps, target),
             (x,),
         )
@@ -102,11 +107,12 @@ class QATInterpolate(ResizeOperator, QATModule):
     def limits(
         cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
     ) -> list[str]:
-        """Nearest by the march's factors, or bilinear without align_corners; int8."""
+        """Nearest by the march's factors, or bilinear; on Bayes also bicubic, and with align_corners; int8."""
         found = type_problems(inputs, [qint8])
-        if module.mode not in ("nearest", "bilinear"):
-            found.append(f"mode {module.mode!r} (allowed: 'nearest', 'bilinear')")
-        if module.align_corners:
+        modes = ("nearest", "bilinear", *(("bicubic",) if row.moves_freely else ()))
+        if module.mode not in modes:
+            found.append(f"mode {module.mode!r} (allowed: {', '.join(map(repr, modes))})")
+        if module.align_corners and not row.moves_freely:
             found.append("align_corners=True (allowed: False, None)")
         factors = module.scale_factor if isinstance(module.scale_factor, (tuple, list)) else [module.scale_factor]
         if module.mode == "nearest" and any(f is not None and f not in row.nearest_factor for f in factors):
@@ -119,7 +125,9 @@ ROWS = (
         name="Interpolate",
         floats=(Interpolate, nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d),
         qat=QATInterpolate,
-        kernels=("resize_nearest", "resize_bilinear"),
-        note="Bilinear samples at pixel centres (align_corners=False), weights of 8 bits.",
+        kernels=("resize_nearest", "resize_bilinear", "linear", "transpose"),
+        note="Bilinear samples at pixel centres (align_corners=False), weights of 8 bits. Bicubic, and bilinear with "
+        "align_corners=True, are two linear layers with constant weights in 64ths; what leaves the range of the input "
+        "saturates.",
     ),
 )

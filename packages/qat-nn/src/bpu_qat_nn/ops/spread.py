@@ -1,6 +1,9 @@
-"""Spreading a 1 x 1 map over a larger one, where an operator does not broadcast."""
+"""Spreading an operand over a larger one, where an operator does not broadcast."""
 
 from __future__ import annotations
+
+from math import prod
+from typing import Any
 
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.resize import ResizeBilinear
@@ -23,7 +26,23 @@ def spread_to(x: QTensor, shape: tuple[int, ...], row: MarchRow) -> QTensor:
 
 
 def spread(x: QTensor, y: QTensor, row: MarchRow) -> tuple[QTensor, QTensor]:
-    """Give two maps one size on a march whose elementwise operators do not broadcast."""
+    """Give two operands shapes that the march's elementwise operators take.
+
+    Some do not broadcast maps at all; the others broadcast one operand, so that where both would be, one is copied.
+    """
     if row.rounds:
-        return x, y
+        return _one_broadcast(x, y)
     return spread_to(x, tuple(y.shape), row), spread_to(y, tuple(x.shape), row)
+
+
+def _one_broadcast(x: QTensor, y: QTensor) -> tuple[QTensor, QTensor]:
+    """Copy the smaller of two operands along its axes of length 1 where both would broadcast."""
+    rank = max(len(x.shape), len(y.shape))
+    first, second = ((1,) * (rank - len(each.shape)) + tuple(int(n) for n in each.shape) for each in (x, y))
+    axes = range(1, rank)  # the batch does not broadcast, and constants are repeated along it
+    if not (any(first[i] < second[i] for i in axes) and any(second[i] < first[i] for i in axes)):
+        return x, y
+    small: Any = x if prod(first) <= prod(second) else y
+    moving = small.reshape([1] * (rank - len(small.shape)) + [int(n) for n in small.shape])
+    copied: QTensor = moving.expand([int(moving.shape[0]), *(max(first[i], second[i]) for i in axes)])
+    return (copied, y) if small is x else (x, copied)

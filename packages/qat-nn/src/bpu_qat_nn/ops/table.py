@@ -15,10 +15,12 @@ from bpu_fx_fusion import (
     Asinh,
     Atan,
     Atanh,
+    Ceil,
     Cos,
     Cosh,
     Erf,
     Exp,
+    Floor,
     HardLog,
     Pow,
     Reciprocal,
@@ -116,6 +118,8 @@ class QATTable(TableOperator, QATModule):
         found = super().limits(module, row, dtype, inputs)
         if dtype not in row.activations:
             found.append(f"output type {dtype} (allowed: {', '.join(map(str, row.activations))})")
+        if type(module) in (Ceil, Floor) and qint16 in (dtype, *inputs):
+            found.append("steps in a table of 16 bits, which interpolates between its entries (allowed: qint8)")
         return found
 
 
@@ -141,10 +145,12 @@ FUNCTIONS: tuple[type[nn.Module], ...] = (
         Asinh,
         Atan,
         Atanh,
+        Ceil,
         Cos,
         Cosh,
         Erf,
         Exp,
+        Floor,
         HardLog,
         Pow,
         Reciprocal,

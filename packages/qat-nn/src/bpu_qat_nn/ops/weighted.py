@@ -79,7 +79,6 @@ class WeightedQAT(WeightedOperator, QATModule):
     def forward(self, *inputs: QTensor) -> QTensor:
         """Convolve integers and requantize as the board does, with the float layer's gradient."""
         self.expect_quantized(inputs)
-        self.expect_addend(inputs, self.weight)
         with full_precision(inputs[0].device):
             return self._forward(*inputs)
 
@@ -87,13 +86,17 @@ class WeightedQAT(WeightedOperator, QATModule):
         post, on_weights = self.activation_post_process, self.weight_fake_quant
         batch_statistics = self.bn is not None and self.bn.training
         quantizes = fake_quantizes(on_weights) and (post is None or fake_quantizes(post))
-        if batch_statistics or not quantizes or not all(x.on_grid for x in inputs):
+        on_integers = quantizes and not batch_statistics and all(x.on_grid for x in inputs)
+        trains = on_integers and (observes(post) or observes(on_weights))
+        trained = tuple(x.as_values() for x in inputs) if trains else inputs
+        if trains and can_fuse(self, trained):
+            return train_fused(self, *trained)
+        self.expect_addend(inputs, self.weight)
+        if not on_integers:
             real = self.real(*(x.dequantize() for x in inputs))
             return self._unquantized(real) if post is None else self.quantize_output(real)
-        if observes(post) or observes(on_weights):
-            trained = tuple(x.as_values() for x in inputs)
-            fused = can_fuse(self, trained[0], trained[1:])
-            return train_fused(self, *trained) if fused else self._train_on_integers(*trained)
+        if trains:
+            return self._train_on_integers(*trained)
         needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters()))
         with torch.no_grad():
             y = self.integer_output(inputs)
@@ -141,12 +144,11 @@ class WeightedQAT(WeightedOperator, QATModule):
             post.observe(real.detach())
         with torch.no_grad():
             out = self.wide_output(fitted, x) if post is None else self.output()
-            y = self._finish(acc.detach(), fitted, out, x, addend)
+            y = self.finished(acc.detach(), fitted, out, x, *addend)
         return self.from_steps(real, y)
 
-    def _finish(
-        self, acc: Tensor, weight: IntegerWeight, out: Output, x: QTensor, addend: tuple[QTensor, ...]
-    ) -> QTensor:
+    def finished(self, acc: Tensor, weight: IntegerWeight, out: Output, x: QTensor, *addend: QTensor) -> QTensor:
+        """Return what the board gives for accumulators, integers held in a floating type."""
         if self.adds_behind(out, (x, *addend)):
             y = self._finish_layer(acc, weight, before_addition(self, out, addend[0]), x, ())
             return add_behind(self, out, y, addend[0].as_steps(), self.relu)

@@ -84,8 +84,8 @@ class WeightedOperator(Operator):
 
     def gradients(
         self, gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients of ``linear_map`` for input, weight and bias, those that are needed."""
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients of ``linear_map`` for input and weight, those that are needed."""
         raise NotImplementedError
 
     def kernel(self, weight: Tensor, *, x: QuantDType, out_dtype: QuantDType, **parameters: Any) -> Kernel:

@@ -12,12 +12,18 @@ from bpu_fx_fusion import FloatFunctional
 from bpu_kernels.march import March
 from bpu_qat_nn.ops.stubs import DeQuantStub, QuantStub
 
-__all__ = ["ALL", "BAYES", "MAP", "Calls", "CallsLayer", "OperatorCase", "WithResidual"]
+__all__ = [
+    *("ALL", "BAYES", "MAP", "PAIR", "TOKENS"),
+    *("Calls", "CallsLayer", "OperatorCase", "WithResidual", "calls", "calls_layer"),
+]
 
 ALL = tuple(March)
 BAYES = (March.BAYES, March.BAYES_E)
 MAP = (2, 8, 10, 12)
 """Shape of a feature map: N, C, H, W."""
+PAIR = (MAP, MAP)
+TOKENS = (2, 9, 16)
+"""Shape of a sequence: N, L, C."""
 
 
 class Between(nn.Module):
@@ -109,3 +115,13 @@ class CallsLayer(Calls):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Call it."""
         return self.function(self.layer, *inputs)
+
+
+def calls(function: Callable[..., Tensor]) -> Callable[[], nn.Module]:
+    """Return what makes the module that calls a function."""
+    return lambda: Calls(function)
+
+
+def calls_layer(layer: nn.Module, function: Callable[..., Tensor]) -> Callable[[], nn.Module]:
+    """Return what makes the module that calls a function with a layer."""
+    return lambda: CallsLayer(layer, function)

@@ -31,7 +31,8 @@ from bpu_fx_fusion import (
     Tan,
 )
 
-from .case import ALL, BAYES, MAP, Calls, CallsLayer, OperatorCase, WithResidual
+from .case import ALL, BAYES, MAP, PAIR, TOKENS, Calls, OperatorCase, WithResidual, calls, calls_layer
+from .selections import SELECTIONS
 
 __all__ = ["CASES"]
 
@@ -40,18 +41,7 @@ def _conv(inputs: int = 8, outputs: int = 12, kernel: int = 3, **options: object
     return lambda: nn.Conv2d(inputs, outputs, kernel, **options)  # type: ignore[arg-type]
 
 
-def _calls(function: Callable[..., Tensor]) -> Callable[[], nn.Module]:
-    return lambda: Calls(function)
-
-
-def _calls_layer(layer: nn.Module, function: Callable[..., Tensor]) -> Callable[[], nn.Module]:
-    return lambda: CallsLayer(layer, function)
-
-
-_TOKENS = (2, 9, 16)
-"""Shape of a sequence: N, L, C."""
 _LINEAR = ((4, 24),)
-_PAIR = (MAP, MAP)
 _VOLUME = ((2, 4, 5, 6, 7),)
 
 _CONVOLUTIONS = {
@@ -79,18 +69,21 @@ _CONVOLUTIONS = {
         make=lambda: nn.Conv2d(3, 6, 40, 40), shapes=((1, 3, 85, 80),), marches=BAYES, bits=(8, 16)
     ),
     "conv2d_far_dilated": OperatorCase(make=_conv(padding=18, dilation=18), marches=BAYES),
+    "conv2d_far_dilated_along_one_axis": OperatorCase(
+        make=_conv(padding=(18, 1), dilation=(18, 1)), shapes=((1, 8, 40, 12),), marches=BAYES
+    ),
     "conv2d_dilated_stride2": OperatorCase(make=_conv(padding=2, dilation=2, stride=2)),
     "conv1d_bn": OperatorCase(
         make=lambda: nn.Sequential(nn.Conv1d(9, 5, 3, padding=1), nn.BatchNorm1d(5), nn.ReLU()),
-        shapes=(_TOKENS,),
+        shapes=(TOKENS,),
         marches=BAYES,
     ),
     "max_pool1d": OperatorCase(
-        make=lambda: nn.Sequential(nn.MaxPool1d(2), nn.AvgPool1d(2)), shapes=(_TOKENS,), marches=BAYES
+        make=lambda: nn.Sequential(nn.MaxPool1d(2), nn.AvgPool1d(2)), shapes=(TOKENS,), marches=BAYES
     ),
-    "adaptive_avg_pool1d": OperatorCase(make=lambda: nn.AdaptiveAvgPool1d(1), shapes=(_TOKENS,), marches=BAYES),
+    "adaptive_avg_pool1d": OperatorCase(make=lambda: nn.AdaptiveAvgPool1d(1), shapes=(TOKENS,), marches=BAYES),
     "batch_norm1d_alone": OperatorCase(make=lambda: nn.BatchNorm1d(24), shapes=((4, 24),)),
-    "batch_norm1d_of_sequence": OperatorCase(make=lambda: nn.BatchNorm1d(9), shapes=(_TOKENS,), marches=BAYES),
+    "batch_norm1d_of_sequence": OperatorCase(make=lambda: nn.BatchNorm1d(9), shapes=(TOKENS,), marches=BAYES),
     "batch_norm3d_alone": OperatorCase(make=lambda: nn.BatchNorm3d(4), shapes=_VOLUME, marches=BAYES),
     "conv3d_bn_relu_stride2": OperatorCase(
         make=lambda: nn.Sequential(nn.Conv3d(4, 6, 3, 2, 1), nn.BatchNorm3d(6), nn.ReLU()),
@@ -117,7 +110,7 @@ _CONVOLUTIONS = {
 }
 
 _LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
-    "conv2d": (lambda: nn.Conv2d(8, 8, 3, padding=1), lambda: nn.BatchNorm2d(8), _PAIR),
+    "conv2d": (lambda: nn.Conv2d(8, 8, 3, padding=1), lambda: nn.BatchNorm2d(8), PAIR),
     "conv_transpose2d": (lambda: nn.ConvTranspose2d(8, 8, 2, 2), lambda: nn.BatchNorm2d(8), (MAP, (2, 8, 20, 24))),
     "linear": (lambda: nn.Linear(24, 24), lambda: nn.BatchNorm1d(24), ((4, 24), (4, 24))),
     "conv3d": (lambda: nn.Conv3d(4, 4, 3, padding=1), lambda: nn.BatchNorm3d(4), _VOLUME * 2),
@@ -142,29 +135,35 @@ _RESIDUALS["conv2d_add_1x1_map"] = OperatorCase(
 )
 
 _ELEMENTWISE = {
-    "add": OperatorCase(make=_calls(lambda x, y: x + y), shapes=_PAIR, bits=(8, 16)),
-    "add_same": OperatorCase(make=_calls(lambda x: x + x), bits=(8, 16)),
-    "add_relu": OperatorCase(make=_calls(lambda x, y: F.relu(x + y)), shapes=_PAIR, bits=(8, 16)),
-    "sub": OperatorCase(make=_calls(lambda x, y: x - y), shapes=_PAIR, bits=(8, 16)),
-    "mul": OperatorCase(make=_calls(lambda x, y: x * y), shapes=_PAIR, bits=(8, 16)),
-    "mul_gate": OperatorCase(make=_calls(lambda x, y: x * y), shapes=(MAP, (2, 8, 1, 1)), bits=(8, 16)),
-    "add_broadcast": OperatorCase(make=_calls(lambda x, y: x + y), shapes=(MAP, (2, 8, 1, 1))),
-    "add_scalar": OperatorCase(make=_calls(lambda x: x + 0.7), bits=(8, 16)),
-    "mul_scalar": OperatorCase(make=_calls(lambda x: x * 1.7), bits=(8, 16)),
-    "mul_negative_scalar": OperatorCase(make=_calls(lambda x: x * -0.3), bits=(8, 16)),
-    "matmul": OperatorCase(make=_calls(torch.matmul), shapes=((2, 3, 5, 16), (2, 3, 16, 7)), marches=BAYES),
-    "cat_channels": OperatorCase(make=_calls(lambda x, y: torch.cat([x, y * 3.0], 1)), shapes=_PAIR, bits=(8, 16)),
-    "cat_rows": OperatorCase(make=_calls(lambda x, y: torch.cat([x, y], dim=2)), shapes=_PAIR),
-    "mean_map": OperatorCase(make=_calls(lambda x: x.mean([2, 3]))),
-    "mean_map_keepdim": OperatorCase(make=_calls(lambda x: x.mean((2, 3), keepdim=True))),
-    "mean_channels": OperatorCase(make=_calls(lambda x: x.mean(1, keepdim=True)), marches=BAYES),
-    "sum_rows": OperatorCase(make=_calls(lambda x: x.sum(dim=2)), marches=BAYES),
-    "mean_tokens": OperatorCase(make=_calls(lambda x: x.mean(1)), shapes=((2, 9, 16),), marches=BAYES),
-    "sum_neighbouring_axes": OperatorCase(make=_calls(lambda x: x.sum((1, 2))), marches=BAYES),
+    "add": OperatorCase(make=calls(lambda x, y: x + y), shapes=PAIR, bits=(8, 16)),
+    "add_same": OperatorCase(make=calls(lambda x: x + x), bits=(8, 16)),
+    "add_relu": OperatorCase(make=calls(lambda x, y: F.relu(x + y)), shapes=PAIR, bits=(8, 16)),
+    "sub": OperatorCase(make=calls(lambda x, y: x - y), shapes=PAIR, bits=(8, 16)),
+    "mul": OperatorCase(make=calls(lambda x, y: x * y), shapes=PAIR, bits=(8, 16)),
+    "mul_gate": OperatorCase(make=calls(lambda x, y: x * y), shapes=(MAP, (2, 8, 1, 1)), bits=(8, 16)),
+    "add_broadcast": OperatorCase(make=calls(lambda x, y: x + y), shapes=(MAP, (2, 8, 1, 1))),
+    "mul_of_row_and_column": OperatorCase(
+        make=calls(lambda x, y: x * y), shapes=((2, 8, 10, 1), (2, 8, 1, 12)), marches=BAYES, bits=(8, 16)
+    ),
+    "add_scalar": OperatorCase(make=calls(lambda x: x + 0.7), bits=(8, 16)),
+    "mul_scalar": OperatorCase(make=calls(lambda x: x * 1.7), bits=(8, 16)),
+    "mul_negative_scalar": OperatorCase(make=calls(lambda x: x * -0.3), bits=(8, 16)),
+    "matmul": OperatorCase(make=calls(torch.matmul), shapes=((2, 3, 5, 16), (2, 3, 16, 7)), marches=BAYES),
+    "cat_channels": OperatorCase(make=calls(lambda x, y: torch.cat([x, y * 3.0], 1)), shapes=PAIR, bits=(8, 16)),
+    "cat_rows": OperatorCase(make=calls(lambda x, y: torch.cat([x, y], dim=2)), shapes=PAIR),
+    "mean_map": OperatorCase(make=calls(lambda x: x.mean([2, 3]))),
+    "mean_map_keepdim": OperatorCase(make=calls(lambda x: x.mean((2, 3), keepdim=True))),
+    "mean_channels": OperatorCase(make=calls(lambda x: x.mean(1, keepdim=True)), marches=BAYES),
+    "sum_rows": OperatorCase(make=calls(lambda x: x.sum(dim=2)), marches=BAYES),
+    "mean_tokens": OperatorCase(make=calls(lambda x: x.mean(1)), shapes=((2, 9, 16),), marches=BAYES),
+    "sum_neighbouring_axes": OperatorCase(make=calls(lambda x: x.sum((1, 2))), marches=BAYES),
     "relu": OperatorCase(make=nn.ReLU, bits=(8, 16)),
     "relu6": OperatorCase(make=lambda: nn.Sequential(Calls(lambda x: x * 4.0), nn.ReLU6()), bits=(8, 16)),
+    "abs": OperatorCase(make=calls(torch.abs), bits=(8, 16)),
+    "ceil": OperatorCase(make=calls(lambda x: torch.ceil(x * 3.0))),
+    "floor": OperatorCase(make=calls(lambda x: torch.floor(x * 3.0))),
     "hardtanh": OperatorCase(make=lambda: nn.Hardtanh(-0.5, 0.75), bits=(8, 16)),
-    "clamp": OperatorCase(make=_calls(lambda x: x.clamp(-0.25, 0.5)), bits=(8, 16)),
+    "clamp": OperatorCase(make=calls(lambda x: x.clamp(-0.25, 0.5)), bits=(8, 16)),
 }
 
 _DOMAINS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[nn.Module, ...]]] = {
@@ -223,9 +222,27 @@ _MAPS = {
     "max_pool2d_padded": OperatorCase(make=lambda: nn.MaxPool2d(3, 2, 1)),
     "max_pool2d_ceil": OperatorCase(make=lambda: nn.MaxPool2d(3, 2, ceil_mode=True)),
     "resize_nearest": OperatorCase(make=lambda: nn.Upsample(scale_factor=2)),
-    "resize_nearest_size": OperatorCase(make=_calls(lambda x: F.interpolate(x, size=(20, 48)))),
+    "resize_nearest_size": OperatorCase(make=calls(lambda x: F.interpolate(x, size=(20, 48)))),
     "resize_bilinear": OperatorCase(make=lambda: nn.Upsample(scale_factor=2, mode="bilinear")),
-    "resize_bilinear_size": OperatorCase(make=_calls(lambda x: F.interpolate(x, size=(7, 19), mode="bilinear"))),
+    "resize_bilinear_size": OperatorCase(make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bilinear"))),
+    "resize_aligned": OperatorCase(
+        make=lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), marches=BAYES
+    ),
+    "resize_aligned_bicubic": OperatorCase(
+        make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bicubic", align_corners=True)),
+        shapes=(MAP,),
+        marches=BAYES,
+    ),
+    "resize_bicubic": OperatorCase(
+        make=calls(lambda x: F.interpolate(x, size=(7, 19), mode="bicubic")), shapes=(MAP,), marches=BAYES
+    ),
+    "adaptive_max_pool": OperatorCase(make=lambda: nn.AdaptiveMaxPool2d((5, 4))),
+    "adaptive_max_pool_uneven": OperatorCase(make=calls(lambda x: F.adaptive_max_pool2d(x, (3, 5))), marches=BAYES),
+    "unfold": OperatorCase(make=lambda: nn.Unfold(3, padding=1, stride=2), marches=BAYES, bits=(8, 16)),
+    "fold": OperatorCase(make=lambda: nn.Fold((8, 10), 3, padding=1, stride=2), shapes=((2, 36, 20),), marches=BAYES),
+    "fold_stride1": OperatorCase(
+        make=calls(lambda x: F.fold(x, (6, 7), (3, 2), padding=1)), shapes=((2, 18, 48),), marches=BAYES
+    ),
     "zero_pad": OperatorCase(make=lambda: nn.ZeroPad2d((0, 1, 2, 3)), bits=(8, 16)),
     "constant_pad": OperatorCase(make=lambda: nn.ConstantPad2d(1, 0.4)),
     "infinite_pad_max_pool": OperatorCase(
@@ -233,7 +250,7 @@ _MAPS = {
     ),
     "replication_pad": OperatorCase(make=lambda: nn.ReplicationPad2d(2), marches=BAYES),
     "reflection_pad": OperatorCase(make=lambda: nn.ReflectionPad2d((1, 2, 3, 0)), marches=BAYES, bits=(8, 16)),
-    "circular_pad": OperatorCase(make=_calls(lambda x: F.pad(x, (2, 1, 0, 3), mode="circular")), marches=BAYES),
+    "circular_pad": OperatorCase(make=calls(lambda x: F.pad(x, (2, 1, 0, 3), mode="circular")), marches=BAYES),
     "negative_pad": OperatorCase(make=lambda: nn.ZeroPad2d((-1, 2, 1, -2))),
     "pad_module": OperatorCase(make=lambda: Pad((1, 1))),
     "drop_path": OperatorCase(make=lambda: DropPath(0.3)),
@@ -241,12 +258,13 @@ _MAPS = {
 }
 
 _LAYOUT = {
-    "reshape": OperatorCase(make=_calls(lambda x: x.reshape(2, 4, 20, 12)), marches=BAYES),
-    "flatten": OperatorCase(make=_calls(lambda x: torch.flatten(x, 1)), marches=BAYES),
+    "reshape": OperatorCase(make=calls(lambda x: x.reshape(2, 4, 20, 12)), marches=BAYES),
+    "flatten": OperatorCase(make=calls(lambda x: torch.flatten(x, 1)), marches=BAYES),
     "flatten_linear_added": OperatorCase(
-        make=_calls_layer(nn.Linear(960, 6), lambda layer, x, y: layer(torch.flatten(x, 1)) + y), shapes=(MAP, (2, 6))
+        make=calls_layer(nn.Linear(240, 6), lambda layer, x, y: layer(torch.flatten(x, 1)) + y),
+        shapes=((2, 8, 5, 6), (2, 6)),
     ),
-    "permute": OperatorCase(make=_calls(lambda x: x.permute(0, 2, 3, 1) * 2.0)),
+    "permute": OperatorCase(make=calls(lambda x: x.permute(0, 2, 3, 1) * 2.0)),
     "permute_linear_back": OperatorCase(
         make=lambda: nn.Sequential(
             Calls(lambda x: x.permute(0, 2, 3, 1)),
@@ -255,25 +273,26 @@ _LAYOUT = {
             nn.MaxPool2d(2),
         )
     ),
-    "transpose_tokens": OperatorCase(make=_calls(lambda x: x.transpose(1, 2) + 0.1), shapes=((2, 9, 16),)),
-    "slice": OperatorCase(make=_calls(lambda x: x[:, 2:6, ::2, 1:])),
-    "select": OperatorCase(make=_calls(lambda x: x[:, 3])),
-    "chunk_swap": OperatorCase(make=_calls(lambda x: torch.cat(torch.chunk(x, 2, 1)[::-1], 1))),
-    "split": OperatorCase(make=_calls(lambda x: torch.split(x, [3, 5], 1)[1])),
-    "stack": OperatorCase(make=_calls(lambda x, y: torch.stack([x, y], -1)), shapes=(_TOKENS, _TOKENS), marches=BAYES),
+    "transpose_tokens": OperatorCase(make=calls(lambda x: x.transpose(1, 2) + 0.1), shapes=((2, 9, 16),)),
+    "slice": OperatorCase(make=calls(lambda x: x[:, 2:6, ::2, 1:])),
+    "select": OperatorCase(make=calls(lambda x: x[:, 3])),
+    "chunk_swap": OperatorCase(make=calls(lambda x: torch.cat(torch.chunk(x, 2, 1)[::-1], 1))),
+    "split": OperatorCase(make=calls(lambda x: torch.split(x, [3, 5], 1)[1])),
+    "stack": OperatorCase(make=calls(lambda x, y: torch.stack([x, y], -1)), shapes=(TOKENS, TOKENS), marches=BAYES),
     "stack_maps": OperatorCase(
-        make=_calls(lambda x, y: torch.stack([x, y], 1).sum(1)), shapes=(MAP, MAP), marches=BAYES
+        make=calls(lambda x, y: torch.stack([x, y], 1).sum(1)), shapes=(MAP, MAP), marches=BAYES
     ),
-    "roll": OperatorCase(make=_calls(lambda x: torch.roll(x, (-3, 2), (2, 3))), marches=BAYES),
-    "flip": OperatorCase(make=_calls(lambda x: x.flip(3)), marches=BAYES),
-    "expand": OperatorCase(make=_calls(lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 3, 5)), marches=BAYES),
-    "repeat": OperatorCase(make=_calls(lambda x: x.repeat(1, 2, 1, 3)), marches=BAYES),
-    "repeat_interleave": OperatorCase(make=_calls(lambda x: x.repeat_interleave(2, 1)), marches=BAYES),
-    "index_select": OperatorCase(make=_calls(lambda x: x[:, [3, 1, 1, 7, 0]]), marches=BAYES),
+    "roll": OperatorCase(make=calls(lambda x: torch.roll(x, (-3, 2), (2, 3))), marches=BAYES),
+    "flip": OperatorCase(make=calls(lambda x: x.flip(3)), marches=BAYES),
+    "expand": OperatorCase(make=calls(lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 3, 5)), marches=BAYES),
+    "repeat": OperatorCase(make=calls(lambda x: x.repeat(1, 2, 1, 3)), marches=BAYES),
+    "repeat_interleave": OperatorCase(make=calls(lambda x: x.repeat_interleave(2, 1)), marches=BAYES),
+    "index_select": OperatorCase(make=calls(lambda x: x[:, [3, 1, 1, 7, 0]]), marches=BAYES),
+    "unfold_windows": OperatorCase(make=calls(lambda x: x.unfold(2, 4, 3).unfold(3, 2, 2)), marches=BAYES),
     "pixel_shuffle": OperatorCase(make=lambda: nn.PixelShuffle(2), marches=BAYES),
     "pixel_unshuffle": OperatorCase(make=lambda: nn.PixelUnshuffle(2), marches=BAYES),
     "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4), marches=BAYES),
-    "unsqueeze_squeeze": OperatorCase(make=_calls(lambda x: x.unsqueeze(2).squeeze(2)), shapes=((2, 9),)),
+    "unsqueeze_squeeze": OperatorCase(make=calls(lambda x: x.unsqueeze(2).squeeze(2)), shapes=((2, 9),)),
 }
 
 _HEADS = (2, 3, 9, 16)
@@ -288,30 +307,30 @@ def _random_affine(norm: nn.Module) -> nn.Module:
 
 
 _COMPOSITES = {
-    "amax_channels": OperatorCase(make=_calls(lambda x: torch.amax(x, 1, keepdim=True)), marches=BAYES),
-    "amin_rows": OperatorCase(make=_calls(lambda x: x.amin(dim=(2, 3))), marches=BAYES),
-    "softmax": OperatorCase(make=lambda: nn.Softmax(-1), shapes=(_TOKENS,), marches=BAYES, bits=(8, 16)),
+    "amax_channels": OperatorCase(make=calls(lambda x: torch.amax(x, 1, keepdim=True)), marches=BAYES),
+    "amin_rows": OperatorCase(make=calls(lambda x: x.amin(dim=(2, 3))), marches=BAYES),
+    "softmax": OperatorCase(make=lambda: nn.Softmax(-1), shapes=(TOKENS,), marches=BAYES, bits=(8, 16)),
     "softmax_channels": OperatorCase(make=lambda: nn.Softmax(1), marches=BAYES),
     "layer_norm": OperatorCase(
-        make=lambda: _random_affine(nn.LayerNorm(16)), shapes=(_TOKENS,), marches=BAYES, bits=(8, 16)
+        make=lambda: _random_affine(nn.LayerNorm(16)), shapes=(TOKENS,), marches=BAYES, bits=(8, 16)
     ),
     "layer_norm_of_map": OperatorCase(
-        make=_calls(lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)), marches=BAYES
+        make=calls(lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)), marches=BAYES
     ),
     "layer_norm_over_three_axes": OperatorCase(make=lambda: _random_affine(nn.LayerNorm([8, 10, 12])), marches=BAYES),
-    "rms_norm": OperatorCase(make=lambda: _random_affine(nn.RMSNorm(16)), shapes=(_TOKENS,), marches=BAYES),
+    "rms_norm": OperatorCase(make=lambda: _random_affine(nn.RMSNorm(16)), shapes=(TOKENS,), marches=BAYES),
     "group_norm": OperatorCase(make=lambda: _random_affine(nn.GroupNorm(2, 8)), marches=BAYES, bits=(8, 16)),
-    "group_norm_tokens": OperatorCase(make=lambda: nn.GroupNorm(3, 9), shapes=(_TOKENS,), marches=BAYES),
-    "instance_norm_1d": OperatorCase(make=lambda: nn.InstanceNorm1d(9), shapes=(_TOKENS,), marches=BAYES),
+    "group_norm_tokens": OperatorCase(make=lambda: nn.GroupNorm(3, 9), shapes=(TOKENS,), marches=BAYES),
+    "instance_norm_1d": OperatorCase(make=lambda: nn.InstanceNorm1d(9), shapes=(TOKENS,), marches=BAYES),
     "instance_norm_3d": OperatorCase(
         make=lambda: _random_affine(nn.InstanceNorm3d(4, affine=True)), shapes=_VOLUME, marches=BAYES
     ),
     "instance_norm": OperatorCase(make=lambda: nn.InstanceNorm2d(8), marches=BAYES),
     "attention": OperatorCase(
-        make=_calls(lambda x, y: F.scaled_dot_product_attention(x, y, y)), shapes=(_HEADS, _HEADS), marches=BAYES
+        make=calls(lambda x, y: F.scaled_dot_product_attention(x, y, y)), shapes=(_HEADS, _HEADS), marches=BAYES
     ),
     "attention_masked": OperatorCase(
-        make=_calls_layer(
+        make=calls_layer(
             nn.ParameterList([torch.randn(1, 1, 9, 9)]),
             lambda mask, x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=mask[0], scale=0.3),
         ),
@@ -319,7 +338,7 @@ _COMPOSITES = {
         marches=BAYES,
     ),
     "attention_masked_by_booleans": OperatorCase(
-        make=_calls_layer(
+        make=calls_layer(
             nn.ParameterList([nn.Parameter(torch.ones(9, 9).tril().bool(), requires_grad=False)]),
             lambda mask, x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=mask[0]),
         ),
@@ -327,41 +346,66 @@ _COMPOSITES = {
         marches=BAYES,
     ),
     "attention_masked_by_infinity": OperatorCase(
-        make=_calls_layer(
+        make=calls_layer(
             nn.ParameterList([torch.zeros(9, 9).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)]),
             lambda mask, x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=mask[0]),
         ),
         shapes=(_HEADS, _HEADS),
         marches=BAYES,
     ),
+    "attention_masked_by_comparison": OperatorCase(
+        make=calls(lambda x, y: F.scaled_dot_product_attention(x, y, x, attn_mask=(x @ y.transpose(-2, -1)) > -2.0)),
+        shapes=(_HEADS, _HEADS),
+        marches=BAYES,
+    ),
     "multihead_attention_by_position": OperatorCase(
-        make=_calls_layer(
+        make=calls_layer(
             nn.MultiheadAttention(16, 4, batch_first=True), lambda layer, x: layer(x, x, x, None, False)[0]
         ),
-        shapes=(_TOKENS,),
+        shapes=(TOKENS,),
         marches=BAYES,
     ),
     "multihead_attention": OperatorCase(
-        make=_calls_layer(
+        make=calls_layer(
             nn.MultiheadAttention(16, 4, batch_first=True), lambda layer, x: layer(x, x, x, need_weights=False)[0]
         ),
-        shapes=(_TOKENS,),
+        shapes=(TOKENS,),
         marches=BAYES,
     ),
-    "div": OperatorCase(make=_calls(lambda x, y: x / (torch.sigmoid(y) + 0.5)), shapes=_PAIR, marches=BAYES),
-    "normalize": OperatorCase(make=_calls(lambda x: F.normalize(x, dim=-1)), shapes=(_TOKENS,), marches=BAYES),
-    "vector_norm": OperatorCase(make=_calls(lambda x: x.norm(p=2, dim=(1, 2), keepdim=True)), marches=BAYES),
+    "div": OperatorCase(make=calls(lambda x, y: x / (torch.sigmoid(y) + 0.5)), shapes=PAIR, marches=BAYES),
+    "normalize": OperatorCase(make=calls(lambda x: F.normalize(x, dim=-1)), shapes=(TOKENS,), marches=BAYES),
+    "vector_norm": OperatorCase(make=calls(lambda x: x.norm(p=2, dim=(1, 2), keepdim=True)), marches=BAYES),
     "glu": OperatorCase(make=lambda: nn.GLU(1), bits=(8, 16)),
     "prelu": OperatorCase(make=lambda: _random_affine(nn.PReLU(8)), bits=(8, 16)),
-    "prelu_one_slope": OperatorCase(make=nn.PReLU, shapes=(_TOKENS,), marches=BAYES),
+    "prelu_one_slope": OperatorCase(make=nn.PReLU, shapes=(TOKENS,), marches=BAYES),
     "lstm_cell": OperatorCase(
-        make=_calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: torch.cat(cell(x, (h, h * 0.5)), 1)),
+        make=calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: torch.cat(cell(x, (h, h * 0.5)), 1)),
         shapes=((2, 16), (2, 12)),
         marches=BAYES,
     ),
     "lstm_cell_by_keyword": OperatorCase(
-        make=_calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: cell(x, hx=(h, h * 0.5))[0]),
+        make=calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: cell(x, hx=(h, h * 0.5))[0]),
         shapes=((2, 16), (2, 12)),
+        marches=BAYES,
+    ),
+    "lstm": OperatorCase(
+        make=calls_layer(nn.LSTM(16, 6, batch_first=True), lambda lstm, x: lstm(x)[0]), shapes=(TOKENS,), marches=BAYES
+    ),
+    "lstm_two_layers_both_ways": OperatorCase(
+        make=calls_layer(
+            nn.LSTM(16, 6, num_layers=2, bidirectional=True, dropout=0.2), lambda lstm, x: torch.cat(lstm(x)[1], 2)
+        ),
+        shapes=((5, 3, 16),),
+        marches=BAYES,
+    ),
+    "lstm_given_states": OperatorCase(
+        make=calls_layer(nn.LSTM(16, 6, bias=False, batch_first=True), lambda lstm, x, h: lstm(x, (h, h * 0.5))[0]),
+        shapes=(TOKENS, (1, 2, 6)),
+        marches=BAYES,
+    ),
+    "einsum": OperatorCase(
+        make=calls(lambda x, y: torch.einsum("byhwc,bwkc->byhwk", x, y)),
+        shapes=((2, 3, 4, 5, 8), (2, 5, 6, 8)),
         marches=BAYES,
     ),
     "avg_pool3d_padding_not_counted": OperatorCase(
@@ -373,15 +417,15 @@ _COMPOSITES = {
     "max_pool3d": OperatorCase(make=lambda: nn.MaxPool3d(3, 2, 1), shapes=_VOLUME, marches=BAYES),
     "avg_pool3d": OperatorCase(make=lambda: nn.AvgPool3d((1, 2, 3)), shapes=_VOLUME, marches=BAYES),
     "global_avg_pool3d": OperatorCase(make=lambda: nn.AdaptiveAvgPool3d(1), shapes=_VOLUME, marches=BAYES),
-    "addcmul": OperatorCase(make=_calls(lambda x, y: torch.addcmul(x, x, y)), shapes=_PAIR),
+    "addcmul": OperatorCase(make=calls(lambda x, y: torch.addcmul(x, x, y)), shapes=PAIR),
     "add_constant": OperatorCase(
-        make=_calls_layer(nn.ParameterList([torch.randn(1, 9, 16)]), lambda position, x: x + position[0]),
-        shapes=(_TOKENS,),
+        make=calls_layer(nn.ParameterList([torch.randn(1, 9, 16)]), lambda position, x: x + position[0]),
+        shapes=(TOKENS,),
         marches=BAYES,
         bits=(8, 16),
     ),
     "mul_constant": OperatorCase(
-        make=_calls_layer(nn.ParameterList([torch.randn(8, 1, 1)]), lambda scale, x: x * scale[0]), marches=BAYES
+        make=calls_layer(nn.ParameterList([torch.randn(8, 1, 1)]), lambda scale, x: x * scale[0]), marches=BAYES
     ),
 }
 
@@ -392,6 +436,7 @@ CASES: dict[str, OperatorCase] = {
     **_TABLES,
     **_MAPS,
     **_LAYOUT,
+    **SELECTIONS,
     **_COMPOSITES,
 }
 """Name -> case; docs/operators.md and the tests of every form run over all of them."""

@@ -1,0 +1,62 @@
+"""What the vendor's builder and compiler cannot take, told before they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bpu_kernels import Node, Problem, Program, UnsupportedError
+from bpu_kernels.kernel import Kernel
+from bpu_kernels.ops.choose import Gather, TopIndices
+from bpu_kernels.ops.constant import Constant
+from bpu_kernels.ops.conv import Conv2d, Conv3d
+from bpu_kernels.ops.conv_transpose import ConvTranspose2d
+from bpu_kernels.ops.sample import GridSample, RoiAlign
+
+__all__ = ["CONVOLUTIONS", "NOT_BUILT", "expect_buildable"]
+
+CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d)
+
+_OURS = "its rule is ours, and what the hardware computes has not been recorded"
+
+NOT_BUILT: dict[type[Kernel], str] = {
+    Gather: _OURS,
+    GridSample: _OURS,
+    RoiAlign: _OURS,
+    TopIndices: _OURS,
+}
+"""Kernel -> why no HBIR is written for it."""
+
+_ON_THE_CPU = "it runs on the CPU: a DeQuantStub before it, a QuantStub behind it, and split_segments makes the parts"
+
+
+def expect_buildable(program: Program, nodes: Sequence[Node]) -> None:
+    """Raise if a Program has what cannot be built.
+
+    Args:
+        program: its inputs and outputs count.
+        nodes: what stands for its nodes; all have a part in an output.
+
+    Raises:
+        UnsupportedError: an input is of no use, a convolution reads a constant, or an operator is of ``NOT_BUILT``.
+    """
+    read = {name for node in nodes for name in node.inputs} | {output.tensor for output in program.outputs}
+    constants = {node.output for node in nodes if isinstance(node.kernel, Constant)}
+    problems = [
+        Problem(
+            each.name, ("no output depends on this input (expected: every input is used; leave it out of forward)",)
+        )
+        for each in program.inputs
+        if each.name not in read
+    ]
+    problems += [
+        Problem(node.name, (f"{node.kernel.name} of a constant (expected: features that the inputs give)",))
+        for node in nodes
+        if isinstance(node.kernel, CONVOLUTIONS) and node.inputs[0] in constants
+    ]
+    problems += [
+        Problem(node.name, (f"{node.kernel.name}: {NOT_BUILT[type(node.kernel)]} (expected: {_ON_THE_CPU})",))
+        for node in nodes
+        if type(node.kernel) in NOT_BUILT
+    ]
+    if problems:
+        raise UnsupportedError("the vendor's compiler cannot take this Program:", problems)

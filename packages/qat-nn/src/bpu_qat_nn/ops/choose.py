@@ -1,0 +1,156 @@
+"""The places of the largest elements (topk, sort, argmax), and elements taken by index (gather)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bpu_fx_fusion import Gather, TopIndices
+from bpu_kernels.dtypes import QuantDType, qint16, qint32
+from bpu_kernels.march import MarchRow
+from bpu_kernels.ops import choose
+
+from ..errors import InputError
+from ..op import Operator, OpRow, Output, type_problems
+from ..qat_module import QATModule
+from ..qtensor import QTensor, plain
+from ..quantized_module import QuantizedModule
+
+__all__ = ["ROWS"]
+
+
+class TopIndicesOperator(Operator):
+    """Indices in order, as int32 of scale 1."""
+
+    own_scale: ClassVar[bool] = False
+    config: ClassVar[tuple[str, ...]] = ("k", "dim", "largest", "keepdim")
+    k: int | None
+    dim: int
+    largest: bool
+    keepdim: bool
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Sort stably."""
+        indices: Tensor = TopIndices(self.k, self.dim, self.largest, self.keepdim)(inputs[0])
+        return indices
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Sort stably."""
+        x = inputs[0]
+        axis = self.dim % len(x.shape)
+        if axis == 0:
+            raise InputError(f"{self.label}: nothing is chosen along the batch, got dim={self.dim}")
+        kernel = choose.TopIndices(axis=axis, k=self.k or 1, largest=self.largest)
+        y: Any = x.invoke(kernel, self.row, x, scale=torch.ones_like(x.scale), dtype=qint32)
+        chosen: QTensor = y if self.k is not None or self.keepdim else y.squeeze(axis)
+        return chosen
+
+    def extra_repr(self) -> str:
+        """Which."""
+        return f"k={self.k}, dim={self.dim}, largest={self.largest}"
+
+
+class QuantizedTopIndices(TopIndicesOperator, QuantizedModule):
+    """Indices of the largest integers."""
+
+
+class QATTopIndices(TopIndicesOperator, QATModule):
+    """Indices of the largest elements under quantization-aware training; they have no gradient."""
+
+    quantized = QuantizedTopIndices
+
+    def forward(self, *inputs: QTensor) -> QTensor:
+        """Choose by the integers; by real values in CALIBRATION."""
+        self.expect_quantized(inputs)
+        x = inputs[0]
+        one = torch.ones_like(x.scale)
+        with torch.no_grad():
+            if not x.on_grid:
+                return QTensor(self.real(plain(x)).to(one.dtype), one, None, qint32, on_grid=False)
+            steps = self.steps(Output(one, qint32), x.as_steps())
+        return QTensor(steps.dequantize(), one, None, qint32, steps=plain(steps))
+
+    @classmethod
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """Types of the march, which must have the operator."""
+        found = ["indices of the largest elements"] if "top_indices" in row.refused_kernels else []
+        return [*found, *type_problems(inputs, row.activations)]
+
+
+class GatherOperator(Operator):
+    """``torch.gather``: integers are only chosen, so the scale stays."""
+
+    own_scale: ClassVar[bool] = False
+    keeps_grid: ClassVar[bool] = True
+    config: ClassVar[tuple[str, ...]] = ("dim",)
+    options: ClassVar[frozenset[str]] = frozenset({"index"})
+    dim: int
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Take."""
+        return torch.gather(inputs[0], self.dim, inputs[1].long())
+
+    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
+        """Take."""
+        x, index = inputs
+        axis = self.dim % len(x.shape)
+        if axis == 0 or index.dtype not in (qint16, qint32):
+            raise InputError(
+                f"{self.label} expected an axis behind the batch and indices of 16 or 32 bits, got dim={self.dim} and "
+                f"{index.dtype}; indices are results of topk, sort and argmax, or go through QuantStub(scale=1)"
+            )
+        kernel = choose.Gather(axis=axis)
+        return x.invoke(kernel, self.row, x, index, scale=out.scale, dtype=out.dtype)
+
+    def extra_repr(self) -> str:
+        """Axis."""
+        return f"dim={self.dim}"
+
+
+class QuantizedGather(GatherOperator, QuantizedModule):
+    """Integers by index."""
+
+    def forward(self, x: QTensor, index: QTensor) -> QTensor:  # type: ignore[override]
+        """Take."""
+        return super().forward(x, index)
+
+
+class QATGather(GatherOperator, QATModule):
+    """Elements by index under quantization-aware training."""
+
+    quantized = QuantizedGather
+
+    def forward(self, x: QTensor, index: QTensor) -> QTensor:  # type: ignore[override]
+        """Take."""
+        return super().forward(x, index)
+
+    @classmethod
+    def limits(
+        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+    ) -> list[str]:
+        """A march that has the operator."""
+        return ["elements by index"] if "gather" in row.refused_kernels else []
+
+
+ROWS = (
+    OpRow(
+        name="top_indices",
+        floats=(TopIndices,),
+        qat=QATTopIndices,
+        kernels=("top_indices",),
+        note="Of topk, sort, argmax, argmin, and max or min along an axis. Indices are 32-bit integers of scale 1 and "
+        "need no DeQuantStub; of equal elements the first comes first. Values are gathered, or those of amax.",
+    ),
+    OpRow(
+        name="gather",
+        floats=(Gather,),
+        qat=QATGather,
+        kernels=("gather",),
+        note="Indices are results of topk, sort and argmax, or inputs through a QuantStub of scale 1 and 16 bits.",
+    ),
+)

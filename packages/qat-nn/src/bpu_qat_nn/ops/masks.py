@@ -1,0 +1,131 @@
+"""Masks, integers 0 and 1 of scale 1: where steps are in a relation to a number, and choosing by what a mask says."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from bpu_kernels.dtypes import qint8, qint16
+from bpu_kernels.fixed_point import Multiplier
+from bpu_kernels.kernel import Kernel
+from bpu_kernels.multiplier import ResidualScale
+from bpu_kernels.ops.elementwise import Add, Mul, Rescale
+from bpu_kernels.ops.lut import Lut8
+
+from ..op import Operator, Output
+from ..qtensor import QTensor
+from .clip import two_lines
+from .rescale import rescale
+
+__all__ = ["as_mask", "chosen", "compared", "inverse_of", "joined", "kept", "larger", "level", "smaller"]
+
+
+def exactly(device: torch.device) -> Multiplier:
+    """Return the multiplier that leaves integers as they are."""
+    zero, one = (torch.full((1,), value, dtype=torch.int32, device=device) for value in (0, 1))
+    return Multiplier(accu_right_shift=zero, output_scale=one, output_right_shift=zero)
+
+
+def _one(x: QTensor) -> torch.Tensor:
+    return torch.ones_like(x.scale)
+
+
+def _from_table(operator: Operator, x: QTensor, truths: torch.Tensor) -> QTensor:
+    """Return a mask of int8 steps by what is true for each of the 256."""
+    kernel = Lut8(table=truths.to(torch.int8).to(x.scale.device))
+    return x.invoke(kernel, operator.row, x, scale=_one(x), dtype=qint8)
+
+
+def inverse_of(operator: Operator, mask: QTensor) -> QTensor:
+    """Return the mask that holds where another does not."""
+    return _from_table(operator, mask, torch.arange(-128, 128) == 0)
+
+
+def as_mask(operator: Operator, x: QTensor) -> QTensor:
+    """Return where a tensor is not 0: masks are inputs, constants and comparisons alike."""
+    if x.dtype is qint16:
+        return inverse_of(operator, _step(operator, x, 0, "eq"))
+    return _from_table(operator, x, torch.arange(-128, 128) != 0)
+
+
+def _step(operator: Operator, x: QTensor, number: float, relation: str) -> QTensor:
+    """Compare int16 steps with a number of steps: lines of two levels."""
+    if relation in ("eq", "ne"):
+        least, most = (_step(operator, x, number, each) for each in ("ge", "le"))
+        kernel = Mul(multiplier=exactly(x.scale.device), out_dtype=qint8)
+        equal = least.invoke(kernel, operator.row, least, most, scale=_one(x), dtype=qint8)
+        return equal if relation == "eq" else inverse_of(operator, equal)
+    below = relation in ("lt", "le")  # whether it holds up to a border, or beyond
+    border = math.floor(number) if relation in ("le", "gt") else math.ceil(number) - 1
+    low, high = (int(below), int(not below)) if border >= qint16.min else (int(not below),) * 2
+    lines = two_lines(left=(0, low), right=(0, high), border=min(border, qint16.max), device=x.scale.device)
+    wide = x.invoke(lines, operator.row, x, scale=_one(x), dtype=qint16)
+    narrow = Rescale(multiplier=exactly(x.scale.device), out_dtype=qint8)
+    return wide.invoke(narrow, operator.row, wide, scale=_one(x), dtype=qint8)
+
+
+def compared(operator: Operator, x: QTensor, number: float, relation: str) -> QTensor:
+    """Return where a tensor of steps is in a relation to a real number."""
+    if x.dtype is qint16:
+        return _step(operator, x, number / float(x.scale), relation)
+    reals = torch.arange(-128, 128, dtype=torch.float64) * float(x.scale)
+    return _from_table(operator, x, getattr(torch, relation)(reals, number))
+
+
+def kept(operator: Operator, x: QTensor, mask: QTensor) -> QTensor:
+    """Return x where a mask holds, 0 elsewhere."""
+    kernel = Mul(multiplier=exactly(x.scale.device), out_dtype=x.dtype)
+    return x.invoke(kernel, operator.row, mask, x, scale=x.scale, dtype=x.dtype)
+
+
+def joined(operator: Operator, x: QTensor, y: QTensor) -> QTensor:
+    """Add two tensors of one scale, of which one is 0 everywhere."""
+    one, zero = exactly(x.scale.device).output_scale, exactly(x.scale.device).accu_right_shift
+    kernel = Add(
+        input_left_shift=zero,
+        residual=ResidualScale(sumin_scale=one, sumin_left_shift=zero),
+        multiplier=exactly(x.scale.device),
+        out_dtype=x.dtype,
+    )
+    return x.invoke(kernel, operator.row, x, y, scale=x.scale, dtype=x.dtype)
+
+
+def chosen(operator: Operator, mask: QTensor, x: QTensor, y: QTensor) -> QTensor:
+    """Return x where a mask of 0 and 1 holds, y elsewhere; both have one scale and type."""
+    return joined(operator, kept(operator, x, mask), kept(operator, y, inverse_of(operator, mask)))
+
+
+def level(operator: Operator, mask: QTensor, step: int, out: Output) -> QTensor:
+    """Return a step where a mask of 0 and 1 holds, 0 elsewhere."""
+    device = mask.scale.device
+    if out.dtype is qint8:
+        table: Kernel = Lut8(table=(torch.arange(-128, 128, device=device) != 0).to(torch.int8) * step)
+        return mask.invoke(table, operator.row, mask, scale=out.scale, dtype=qint8)
+    widen = Rescale(multiplier=exactly(device), out_dtype=qint16)
+    wide = mask.invoke(widen, operator.row, mask, scale=mask.scale, dtype=qint16)
+    lines = two_lines(left=(0, 0), right=(0, step), border=0, device=device)
+    return wide.invoke(lines, operator.row, wide, scale=out.scale, dtype=qint16)
+
+
+def _sign(operator: Operator, x: QTensor, y: QTensor) -> QTensor:
+    """Return half the difference of two tensors of one scale, rounded down: its sign is right, whatever saturates."""
+    by = exactly(x.scale.device)
+    halves = Multiplier(
+        accu_right_shift=by.output_scale, output_scale=by.output_scale, output_right_shift=by.output_right_shift
+    )
+    residual = ResidualScale(sumin_scale=-by.output_scale, sumin_left_shift=by.accu_right_shift)
+    kernel = Add(input_left_shift=by.accu_right_shift, residual=residual, multiplier=halves, out_dtype=x.dtype)
+    return x.invoke(kernel, operator.row, x, y, scale=x.scale, dtype=x.dtype)
+
+
+def larger(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
+    """Return the larger of two elements, both brought to the output's scale."""
+    x, y = (rescale(operator, each, out) for each in (x, y))
+    return chosen(operator, compared(operator, _sign(operator, x, y), 0.0, "ge"), x, y)
+
+
+def smaller(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
+    """Return the smaller of two elements, both brought to the output's scale."""
+    x, y = (rescale(operator, each, out) for each in (x, y))
+    return chosen(operator, compared(operator, _sign(operator, x, y), 0.0, "ge"), y, x)
