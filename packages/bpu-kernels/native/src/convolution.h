@@ -1,7 +1,9 @@
-// What a convolution is given, and where its windows lie. Two-dimensional ones have depth 1, linear layers a row of
-// positions and a kernel of 1.
+// What a convolution is given, and where its windows and its outputs lie. Two-dimensional ones have depth 1, linear
+// layers a row of positions and a kernel of 1. Its outputs may be a lattice of the output's positions, every `step`-th
+// from `first` on, as those of a transposed convolution that take the same taps are.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -16,7 +18,8 @@ namespace bpu {
 
 struct Convolution {
   Tensor in, out;                      // five axes: batch, depth, height, width, channels
-  std::vector<int64_t> kernel, stride, pad, dilation;  // depth, height, width
+  std::vector<int64_t> kernel, stride, pad, dilation, step, first;  // depth, height, width; pad may be negative
+  std::array<int64_t, 4> places;       // batch, depth, height and width of the lattice
   int64_t groups;
   bool positive;                       // no value of the input is below 0
   std::vector<int8_t> weight;          // output channel, depth, height, width, input channel of the group
@@ -31,6 +34,8 @@ struct Convolution {
     found.stride = words.list();
     found.pad = words.list();
     found.dilation = words.list();
+    found.step = words.list();
+    found.first = words.list();
     found.groups = words.next();
     found.positive = words.next() != 0;
     found.weight = words.array<int8_t>();
@@ -42,6 +47,11 @@ struct Convolution {
         static_cast<int64_t>(found.weight.size()) != found.out.channels() * found.taps() * found.inputs_per_group()) {
       throw BadPlan("a convolution does not fit its tensors");
     }
+    found.places[0] = found.out.dims[0];
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      const int64_t length = found.out.dims[axis + 1] - found.first[axis];
+      found.places[axis + 1] = std::max<int64_t>((length + found.step[axis] - 1) / found.step[axis], 0);
+    }
     return found;
   }
 
@@ -52,14 +62,29 @@ struct Convolution {
 
   int64_t inputs_per_group() const { return in.channels() / groups; }
 
-  // Batch, depth, height and width of an output position.
+  // Number of outputs.
+  int64_t positions() const { return places[0] * places[1] * places[2] * places[3]; }
+
+  // Whether every position of the output is one.
+  bool is_whole() const { return positions() == out.positions(); }
+
+  // Batch, depth, height and width of an output within the lattice.
   std::array<int64_t, 4> place(int64_t position) const {
     std::array<int64_t, 4> at{};
     for (std::size_t axis = 4; axis-- > 0;) {
-      at[axis] = position % out.dims[axis];
-      position /= out.dims[axis];
+      at[axis] = position % places[axis];
+      position /= places[axis];
     }
     return at;
+  }
+
+  // The position, among all of the output, of a place of the lattice.
+  int64_t target(const std::array<int64_t, 4>& at) const {
+    int64_t found = at[0];
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      found = found * out.dims[axis + 1] + first[axis] + at[axis + 1] * step[axis];
+    }
+    return found;
   }
 
   // The input position at column 0 of the line (depth and height) that a line of the window lies on, or -1.

@@ -22,9 +22,8 @@ namespace {
 
 // In the order of bpu_kernels/engine/steps.py.
 constexpr StepMaker kMakers[] = {
-    make_gather, make_convolution, make_transposed_convolution, make_matmul,     make_add,        make_multiply, make_rescale,
-    make_relu,   make_table8,      make_table16,                make_window_sum, make_window_max, make_bilinear,
-    make_constant,
+    make_gather, make_convolution, make_matmul,     make_add,        make_multiply, make_rescale,  make_relu,
+    make_table8, make_table16,     make_window_sum, make_window_max, make_bilinear, make_constant,
 };
 
 std::unique_ptr<BpuPlan> read_plan(Words words, Isa isa) {
@@ -40,7 +39,7 @@ std::unique_ptr<BpuPlan> read_plan(Words words, Isa isa) {
 }  // namespace
 }  // namespace bpu
 
-int32_t bpu_engine_version(void) { return 3; }
+int32_t bpu_engine_version(void) { return 4; }
 
 int32_t bpu_engine_isa(void) { return static_cast<int32_t>(bpu::best_isa()); }
 

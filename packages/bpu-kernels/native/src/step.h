@@ -29,7 +29,6 @@ using StepMaker = std::unique_ptr<Step> (*)(Words& words, Isa isa);
 // The makers, one per kind of step; plan.cpp has the table of their numbers.
 std::unique_ptr<Step> make_gather(Words& words, Isa isa);
 std::unique_ptr<Step> make_convolution(Words& words, Isa isa);
-std::unique_ptr<Step> make_transposed_convolution(Words& words, Isa isa);
 std::unique_ptr<Step> make_matmul(Words& words, Isa isa);
 std::unique_ptr<Step> make_add(Words& words, Isa isa);
 std::unique_ptr<Step> make_multiply(Words& words, Isa isa);

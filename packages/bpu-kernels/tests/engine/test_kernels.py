@@ -7,12 +7,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from bpu_kernels import Program, ProgramBuilder, march_row, qint8, qint16, qint32, quant_dtype, run
-from bpu_kernels.engine.backend import _plans
+from bpu_kernels import Program, ProgramBuilder, TensorSpec, march_row, qint8, qint16, qint32, quant_dtype, run
+from bpu_kernels.engine.backend import _plans, native_engine
+from bpu_kernels.engine.operator import OperatorPlan
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.kernel import IntArray, Kernel
 from bpu_kernels.multiplier import Bias, ResidualScale
 from bpu_kernels.ops.conv import Conv2d
+from bpu_kernels.ops.conv_transpose import ConvTranspose2d
 from bpu_kernels.ops.elementwise import Relu
 from bpu_kernels.ops.linear import Linear
 from bpu_kernels.testing import assert_integers_equal, every_integer, random_integers
@@ -42,6 +44,18 @@ def check(kernel: Kernel, march: str, *inputs: IntArray, positive: bool = False)
     got = run(program, {f"x{i}": value for i, value in enumerate(inputs)}, backend="native")["out"]
     first = np.maximum(inputs[0], 0) if positive else inputs[0]
     assert_integers_equal(got, kernel.run(march_row(march), first, *inputs[1:]))
+
+
+def natively(kernel: Kernel, *inputs: IntArray, positive: bool = False) -> IntArray:
+    """Run a kernel by itself, whatever a march says of its parameters."""
+    engine = native_engine()
+    assert engine is not None
+    specs = [TensorSpec(value.shape, quant_dtype(value.dtype)) for value in inputs]
+    plan = OperatorPlan(kernel, march_row("bayes"), specs, positive=positive, library=engine[0], isa=engine[1])
+    out = np.empty(plan.out.shape, plan.out.dtype.numpy)
+    held = [np.ascontiguousarray(value) for value in inputs]
+    plan.run([value.ctypes.data for value in held], out.ctypes.data, threads=2)
+    return out
 
 
 SCALES = [0, 1, 2, 3, 16383, 16384, 16385, 21846, 32766, 32767]
@@ -146,6 +160,35 @@ def test_layer_of_many_channels_is_exact(layer: dict[str, tuple[int, ...]], kind
         conv = Conv2d(**(vars(plain) | {"residual": scale}))
         residual = random_integers(rng, plain.run(march_row("bayes"), x).shape)
         check(conv, "bayes", x, residual, positive=positive)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 40])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "more"),
+    [((2, 2), 2, 0, 0), ((4, 4), 2, 1, 0), ((3, 3), 2, 1, 1), ((4, 2), 4, 0, 0), ((3, 3), 4, 1, 1), ((5, 4), 2, 2, 0)],
+    ids=str,
+)
+def test_transposed_convolution_of_many_channels_is_exact(
+    kernel: tuple[int, int], stride: int, pad: int, more: int, groups: int, isa: str
+) -> None:
+    """Phases with several taps, with one, and with none; padding that begins inside the input."""
+    rng = np.random.default_rng(9)
+    weight = weights(rng, (40, *kernel, 40 // groups), "bell-shaped")
+    plain = ConvTranspose2d(
+        weight=weight,
+        multiplier=spread(rng, 40, int(np.prod(kernel)) * 40 // groups),
+        stride=(stride, stride),
+        pad=(pad, pad),
+        output_padding=(more, more),
+        groups=groups,
+    )
+    scale = ResidualScale(sumin_scale=np.array([20000], np.int32), sumin_left_shift=np.array([-5], np.int32))
+    summed = ConvTranspose2d(**(vars(plain) | {"residual": scale, "relu": True}))
+    x, row = random_integers(rng, (2, 5, 7, 40)), march_row("bayes")
+    residual = random_integers(rng, plain.run(row, x).shape)
+    assert_integers_equal(natively(plain, x), plain.run(row, x))
+    assert_integers_equal(natively(summed, x, residual), summed.run(row, x, residual))
+    assert_integers_equal(natively(plain, x >> 1 & 127, positive=True), plain.run(row, x >> 1 & 127))
 
 
 @pytest.mark.parametrize(("march", "relu"), [("bernoulli2", False), ("bayes", False), ("bayes", True)])

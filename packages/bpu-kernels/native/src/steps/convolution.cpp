@@ -16,7 +16,7 @@ class DirectConvolution final : public Step {
  public:
   explicit DirectConvolution(Convolution given) : given_(std::move(given)) { arrange_weights(); }
 
-  int64_t units() const override { return given_.out.positions(); }
+  int64_t units() const override { return given_.positions(); }
 
   void run(const Frame& frame, int64_t begin, int64_t end) const override {
     std::vector<int64_t> acc(static_cast<std::size_t>(given_.out.channels()));
@@ -24,10 +24,11 @@ class DirectConvolution final : public Step {
     for (int64_t position = begin; position < end; ++position) {
       std::fill(acc.begin(), acc.end(), 0);
       accumulate(frame, position, x, acc);
-      given_.residual.add(frame, position, acc);
+      const int64_t target = given_.target(given_.place(position));
+      given_.residual.add(frame, target, acc);
       for (std::size_t c = 0; c < acc.size(); ++c) acc[c] = given_.requantizer(acc[c], static_cast<int64_t>(c));
       narrow(acc.data(), given_.out.bytes, given_.out.channels(),
-             frame.write(given_.out) + position * given_.out.pitch * given_.out.bytes);
+             frame.write(given_.out) + target * given_.out.pitch * given_.out.bytes);
     }
   }
 

@@ -24,9 +24,9 @@ class DepthwiseConvolution final : public Step {
   }
 
   // A unit is a line of the output.
-  int64_t units() const override { return given_.out.positions() / given_.out.dims[3]; }
+  int64_t units() const override { return given_.positions() / given_.places[3]; }
 
-  int64_t grain() const override { return 1 + 16384 / (given_.out.dims[3] * given_.out.channels() * given_.taps()); }
+  int64_t grain() const override { return 1 + 16384 / (given_.places[3] * given_.out.channels() * given_.taps()); }
 
   void run(const Frame& frame, int64_t begin, int64_t end) const override {
     thread_local std::vector<const int8_t*> taps;
@@ -40,11 +40,11 @@ class DepthwiseConvolution final : public Step {
     at.weights = weights_.data();
     at.positive_weights = positive_.empty() ? nullptr : positive_.data();
     at.finish = finish_.from(0);
-    at.to.out_stride = given_.out.pitch * given_.out.bytes;
+    at.to.out_stride = given_.step[2] * given_.out.pitch * given_.out.bytes;
     at.to.out_bytes = given_.out.bytes;
     at.to.channels = given_.out.channels();
-    at.to.residual_stride = given_.residual.tensor.pitch;
-    for (int64_t unit = begin; unit < end; ++unit) run_line(frame, unit * given_.out.dims[3], taps, advances, at);
+    at.to.residual_stride = given_.step[2] * given_.residual.tensor.pitch;
+    for (int64_t unit = begin; unit < end; ++unit) run_line(frame, unit * given_.places[3], taps, advances, at);
   }
 
  private:
@@ -69,9 +69,10 @@ class DepthwiseConvolution final : public Step {
                 DepthwiseLine& at) const {
     const auto* from = reinterpret_cast<const int8_t*>(frame.read(given_.in));
     const std::array<int64_t, 4> place = given_.place(first);
-    const int64_t stride = given_.stride[2], pad = given_.pad[2], width = given_.in.dims[3], columns = given_.out.dims[3];
+    const int64_t line = given_.target(place);
+    const int64_t stride = given_.stride[2], pad = given_.pad[2], width = given_.in.dims[3], columns = given_.places[3];
     const int64_t reach = (given_.kernel[2] - 1) * given_.dilation[2];
-    const int64_t inside = std::min((pad + stride - 1) / stride, columns);
+    const int64_t inside = std::min(std::max<int64_t>((pad + stride - 1) / stride, 0), columns);
     const int64_t outside = std::max(inside, std::min((width - 1 - reach + pad) / stride + 1, columns));
     for (int64_t x = 0; x < columns; x += at.positions) {
       find_taps(from, place, x * stride - pad, taps);
@@ -79,11 +80,11 @@ class DepthwiseConvolution final : public Step {
       for (std::size_t tap = 0; tap < taps.size(); ++tap) {
         advances[tap] = taps[tap] == zeros_.data() ? 0 : stride * given_.in.pitch;
       }
-      const int64_t position = first + x;
-      at.to.out = frame.write(given_.out) + position * at.to.out_stride;
+      const int64_t target = line + x * given_.step[2];
+      at.to.out = frame.write(given_.out) + target * given_.out.pitch * given_.out.bytes;
       if (given_.residual.given) {
         at.to.residual =
-            reinterpret_cast<const int8_t*>(frame.read(given_.residual.tensor)) + position * at.to.residual_stride;
+            reinterpret_cast<const int8_t*>(frame.read(given_.residual.tensor)) + target * given_.residual.tensor.pitch;
       }
       kernel_.run(at);
     }

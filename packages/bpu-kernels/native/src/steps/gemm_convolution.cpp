@@ -46,8 +46,8 @@ class GemmConvolution final : public Step {
     has_short_lines_ = given_.kernel[2] > 1 && given_.kernel[2] * given_.in.channels() * element() <= kShortLine &&
                        given_.dilation[2] == 1 && given_.groups == 1 && given_.in.pitch == given_.in.channels();
     rows_ = std::min(std::max(kBlockBytes / stride_ / kLeastRows * kLeastRows, kLeastRows), kMostRows);
-    rows_ = std::min(rows_, std::max(divide_up(given_.out.positions(), kUnits * kLeastRows) * kLeastRows, 2 * kLeastRows));
-    row_blocks_ = divide_up(given_.out.positions(), rows_);
+    rows_ = std::min(rows_, std::max(divide_up(given_.positions(), kUnits * kLeastRows) * kLeastRows, 2 * kLeastRows));
+    row_blocks_ = divide_up(given_.positions(), rows_);
     column_blocks_ = std::max<int64_t>(std::min(kUnits / row_blocks_, panels_ / kLeastPanels), 1);
   }
 
@@ -56,7 +56,7 @@ class GemmConvolution final : public Step {
   void run(const Frame& frame, int64_t begin, int64_t end) const override {
     thread_local AlignedVector<uint8_t> block;
     for (int64_t unit = begin; unit < end;) {
-      const int64_t row = unit / column_blocks_ * rows_, rows = std::min(rows_, given_.out.positions() - row);
+      const int64_t row = unit / column_blocks_ * rows_, rows = std::min(rows_, given_.positions() - row);
       const int64_t last = std::min(end, (unit / column_blocks_ + 1) * column_blocks_);
       const int64_t first_panel = unit % column_blocks_ * panels_ / column_blocks_;
       const int64_t last_panel = ((last - 1) % column_blocks_ + 1) * panels_ / column_blocks_;
@@ -77,7 +77,8 @@ class GemmConvolution final : public Step {
     const auto all = [](const std::vector<int64_t>& values, int64_t value) {
       return std::all_of(values.begin(), values.end(), [&](int64_t each) { return each == value; });
     };
-    return all(given_.kernel, 1) && all(given_.stride, 1) && all(given_.pad, 0);
+    const bool same = std::equal(given_.places.begin(), given_.places.end(), given_.in.dims.begin());
+    return all(given_.kernel, 1) && all(given_.stride, 1) && all(given_.pad, 0) && same;
   }
 
   void left_operand(const Frame& frame, int64_t group, int64_t row, AlignedVector<uint8_t>& block, Product& product) const {
@@ -96,7 +97,7 @@ class GemmConvolution final : public Step {
     }
     std::array<int64_t, 4> at = given_.place(row);
     for (int64_t r = 0; r < product.rows;) {
-      const int64_t count = has_short_lines_ ? std::min(given_.out.dims[3] - at[3], product.rows - r) : 1;
+      const int64_t count = has_short_lines_ ? std::min(given_.places[3] - at[3], product.rows - r) : 1;
       if (has_short_lines_) {
         gather_short(frame, at, count, block.data() + r * stride_);
       } else {
@@ -104,7 +105,7 @@ class GemmConvolution final : public Step {
       }
       r += count;
       at[3] += count - 1;
-      for (std::size_t axis = 4; axis-- > 0 && ++at[axis] == given_.out.dims[axis];) at[axis] = 0;
+      for (std::size_t axis = 4; axis-- > 0 && ++at[axis] == given_.places[axis];) at[axis] = 0;
     }
   }
 
@@ -195,15 +196,22 @@ class GemmConvolution final : public Step {
     product.visits = columns.visits.data() + first * product.depth;
     product.paired = columns.paired.data() + first;
     product.finish = columns.finish.from(first);
-    product.to.out = frame.write(out) + (row * out.pitch + channel) * out.bytes;
-    product.to.out_stride = out.pitch * out.bytes;
+    product.to.out_stride = given_.step[2] * out.pitch * out.bytes;
     product.to.out_bytes = out.bytes;
     product.to.channels = std::min(of_group - first * kPanel, product.panels * kPanel);
-    if (given_.residual.given) {
-      product.to.residual = reinterpret_cast<const int8_t*>(frame.read(residual)) + row * residual.pitch + channel;
-      product.to.residual_stride = residual.pitch;
+    product.to.residual_stride = given_.step[2] * residual.pitch;
+    // Rows of a lattice are equally far apart along a line only.
+    for (const int64_t end = row + product.rows; row < end; row += product.rows) {
+      const std::array<int64_t, 4> at = given_.place(row);
+      product.rows = given_.is_whole() ? end - row : std::min(end - row, given_.places[3] - at[3]);
+      const int64_t target = given_.target(at);
+      product.to.out = frame.write(out) + (target * out.pitch + channel) * out.bytes;
+      if (given_.residual.given) {
+        product.to.residual = reinterpret_cast<const int8_t*>(frame.read(residual)) + target * residual.pitch + channel;
+      }
+      kernel_.multiply(product);
+      product.a += product.rows * product.a_stride;
     }
-    kernel_.multiply(product);
   }
 
   Convolution given_;

@@ -18,7 +18,7 @@ from .words import Words
 
 __all__ = ["VERSION", "create_plan", "load_library", "run_steps"]
 
-VERSION = 3
+VERSION = 4
 """Of the words of a plan; a library of another version is not used."""
 
 MESSAGE_BYTES = 256

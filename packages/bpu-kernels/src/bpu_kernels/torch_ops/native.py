@@ -29,6 +29,7 @@ from ..fields import map_arrays
 from ..kernel import Kernel, TensorSpec
 from ..march import MarchRow
 from ..ops.conv import Conv2d, Conv3d
+from ..ops.conv_transpose import ConvTranspose2d
 from ..ops.elementwise import Add, AddScaled, Mul, Rescale
 from ..ops.linear import Linear
 from ..ops.lut import Lut8, Lut16
@@ -38,7 +39,7 @@ from ..ops.resize import ResizeBilinear
 
 __all__ = ["in_real_memory", "run_natively"]
 
-FEATURE_MAPS = (AvgPool2d, Conv2d, Conv3d, GlobalAvgPool2d, MaxPool2d, ResizeBilinear)
+FEATURE_MAPS = (AvgPool2d, Conv2d, Conv3d, ConvTranspose2d, GlobalAvgPool2d, MaxPool2d, ResizeBilinear)
 """Operators whose channels are the second axis here and the last one in a Program."""
 ROWS = (Linear, Sum)
 """Operators whose axes are the tensor's own."""
@@ -46,11 +47,11 @@ TABLES = (Lut8, Lut16)
 """Operators that treat every element alike, in any order."""
 ELEMENTWISE = (Add, AddScaled, Mul, Rescale)
 """Operators that do so unless they have parameters per channel, the tensor's last axis then."""
-ASKS_FOR_SIGNS = (Conv2d, Conv3d, Linear)
+ASKS_FOR_SIGNS = (Conv2d, Conv3d, ConvTranspose2d, Linear)
 """Operators that are faster on inputs without negative values."""
 
 _NATIVE = frozenset({*FEATURE_MAPS, *ROWS, *TABLES, *ELEMENTWISE})
-"""The others only move elements, or torch is faster: relu, transposed convolution, the product of two activations."""
+"""The others only move elements, or torch is as fast: relu, the product of two activations."""
 _KEPT = 16
 """So many contents, and so many plans of each, are kept per tensor: a head shared by a pyramid's levels has several."""
 
