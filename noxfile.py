@@ -60,6 +60,7 @@ def typing(session: nox.Session) -> None:
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/tests")
     session.run("mypy", "tests", "noxfile.py")
+    session.run("mypy", "--exclude", "zoo", "benchmarks", env={"MYPYPATH": "benchmarks"})
 
 
 @nox.session
@@ -133,6 +134,15 @@ def demo(session: nox.Session) -> None:
     session.install(TORCH, *group("demo"), *editable())
     name, *options = session.posargs or ["mnist"]
     session.run("python", f"examples/{name}.py", *options)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory; ``-- qat calibration`` names subsets, all of which benchmarks/bench.py lists."""
+    session.install(TORCH, *group("onnx"), *editable())
+    results = Path(session.cache_dir, "benchmarks.jsonl")
+    environment = {**one_thread_per_worker(), "PEERS_HOME": str(Path(session.cache_dir, "peers").resolve())}
+    session.run("python", "benchmarks/bench.py", "--results", str(results), *session.posargs, env=environment)
 
 
 @nox.session(default=False)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bpu_qconfig import InvalidQConfigError, KLObserver, MixObserver, MSEObserver, PercentileObserver
 from bpu_qconfig.observers import Histogram
+from bpu_qconfig.observers.histogram import _count_magnitudes
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,6 +52,23 @@ def test_histogram_rows_are_counted_apart() -> None:
     rows = torch.tensor([[0.0, 1.0, 2.0], [0.0, 10.0, 0.0]])
     histogram = Histogram.of(rows, torch.tensor([2.0, 10.0]), 4)
     assert histogram.counts.tolist() == [[1.0, 0.0, 1.0, 1.0], [2.0, 0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("shape", [(1, 100_003), (7, 33), (3, 5000), (1, 1)], ids=str)
+@pytest.mark.parametrize("bins", [2, 512, 2048])
+def test_count_of_the_engine_is_that_of_torch(shape: tuple[int, int], bins: int) -> None:
+    rows = torch.from_numpy(tailed(3, shape[0] * shape[1])).reshape(shape)
+    amplitude = rows.abs().amax(1)
+    expected = _count_magnitudes(rows, bins / amplitude, bins)
+    assert torch.equal(Histogram.of(rows, amplitude, bins).counts, expected.double())
+
+
+def test_histogram_of_channels_last_is_that_of_contiguous() -> None:
+    x = torch.from_numpy(tailed(1, 2 * 5 * 7 * 9)).reshape(2, 5, 7, 9)
+    observers = PercentileObserver(percentile=90), PercentileObserver(percentile=90)
+    for observer, memory in zip(observers, (torch.contiguous_format, torch.channels_last), strict=True):
+        observer(x.contiguous(memory_format=memory))
+    assert observers[0].amplitude() == observers[1].amplitude() < x.abs().max()
 
 
 def test_histogram_of_bad_values_stays_within_its_bins() -> None:

@@ -127,4 +127,9 @@ BPU_ENGINE_EXPORT int32_t bpu_row_values(const int8_t* stored, int64_t rows, int
 // Writes 0 into the rows of a gradient where their bit is 0; every row of bits begins a byte.
 BPU_ENGINE_EXPORT int32_t bpu_mask_rows(float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
                                      int32_t threads);
+
+// Adds to `counts`, rows of `bins` numbers, how many elements of each row of x have an index of
+// |x| * bins_per_unit rounded down, at most the last. What is not a number counts as 0.
+BPU_ENGINE_EXPORT int32_t bpu_histogram(const float* x, int64_t rows, int64_t length, const float* bins_per_unit,
+                                     int64_t bins, int64_t* counts, int32_t threads);
 }

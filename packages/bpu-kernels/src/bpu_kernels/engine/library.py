@@ -38,6 +38,7 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "bpu_scale_too_small": (c_int32, [c_void_p]),
     "bpu_layer_gradient": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
     "bpu_row_values": (c_int32, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32]),
+    "bpu_histogram": (c_int32, [c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_int32]),
     "bpu_mask_rows": (c_int32, [c_void_p, c_void_p, c_int64, c_int64, c_int32]),
 }
 """Functions of native/src/engine.h: what they return and take."""

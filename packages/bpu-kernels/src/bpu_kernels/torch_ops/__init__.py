@@ -8,6 +8,7 @@ as they come, and its axes are the tensor's own.
 
 from __future__ import annotations
 
+from .histogram import count_magnitudes
 from .layer_pass import LayerPass, has_passes
 from .run import CHANNEL_FIRST, channel_first, run, tensors_to_numpy
 from .training_pass import LayerTraining, OutputMask, Outputs, Range, RowMask, Rows, row_values, train_rows
@@ -24,6 +25,7 @@ __all__ = [
     "Rows",
     "accumulate",
     "channel_first",
+    "count_magnitudes",
     "finish",
     "has_passes",
     "row_values",

@@ -17,35 +17,23 @@ from bpu_kernels.dtypes import qint8
 from bpu_kernels.torch_ops import (
     LayerPass,
     LayerTraining,
+    OutputMask,
     Outputs,
-    Range,
     RowMask,
-    Rows,
     has_passes,
     row_values,
-    train_rows,
-)
-from bpu_qconfig import (
-    FakeQuantize,
-    MinMaxObserver,
-    MovingAverageMinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
 )
 
 from ..errors import InputError
 from ..qat_module import observes
 from ..qtensor import QTensor, plain
+from .fused_weights import FROM_EXTREMES, followed_range, is_plain, quantize_weights, without_bits
 from .weighted_operator import SAFE_TAPS, IntegerWeight
 
 if TYPE_CHECKING:
     from .weighted import WeightedQAT
 
 __all__ = ["can_fuse", "train_fused"]
-
-_FROM_EXTREMES = (MinMaxObserver, MovingAverageMinMaxObserver)
-"""Observers to whom the smallest and the largest value of a tensor tell all that they want to know."""
-_AVERAGES = (*_FROM_EXTREMES, MovingAveragePerChannelMinMaxObserver)
-"""Observers whose rule the engine has: the plain moving average."""
 
 
 def can_fuse(layer: WeightedQAT, inputs: tuple[QTensor, ...]) -> bool:
@@ -56,7 +44,7 @@ def can_fuse(layer: WeightedQAT, inputs: tuple[QTensor, ...]) -> bool:
         len(addend) == layer.adds
         and on_weights.dtype is qint8
         and all(each.dtype is qint8 for each in inputs)
-        and _is_plain(on_weights)
+        and is_plain(on_weights)
         and _gives_fusible(layer)
         and weight.numel() <= SAFE_TAPS * layer.canonical(weight).shape[0]
         and not torch.compiler.is_compiling()
@@ -70,32 +58,8 @@ def _gives_fusible(layer: WeightedQAT) -> bool:
     post = layer.activation_post_process
     if post is None:
         return layer.relu is None and not layer.adds
-    knows_observer = type(post.activation_post_process) in _FROM_EXTREMES or not observes(post) or post.fixed
-    return post.dtype is qint8 and _is_plain(post) and knows_observer
-
-
-def _is_plain(fake_quant: FakeQuantize) -> bool:
-    return type(fake_quant) is FakeQuantize and fake_quant.saturate is not False
-
-
-def _range(fake_quant: FakeQuantize, entries: int) -> Range:
-    """Return what the engine reads and writes; it observes where it knows the observer's rule."""
-    observer, scale = fake_quant.activation_post_process, fake_quant.scale.detach()
-    min_val, max_val = observer.min_val, observer.max_val
-    return Range(
-        min_val=min_val,
-        max_val=max_val,
-        scale=scale if scale.numel() == entries else scale.expand(entries).contiguous(),
-        constant=observer.averaging_constant,
-        quant_min=observer.quant_min,
-        quant_max=observer.quant_max,
-        observes=(
-            type(observer) in _AVERAGES
-            and not observer.is_sync_quantize
-            and scale.numel() == min_val.numel() == entries
-            and observes(fake_quant)
-        ),
-    )
+    knows_observer = type(post.activation_post_process) in FROM_EXTREMES or not observes(post) or post.fixed
+    return post.dtype is qint8 and is_plain(post) and knows_observer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +105,7 @@ class _Call:
 def train_fused(layer: WeightedQAT, x: QTensor, *addend: QTensor) -> QTensor:
     """Return the output of a call that ``can_fuse``."""
     weight, bias = layer.float_parameters()
-    rows, scale = _quantize(layer.weight_fake_quant, weight.detach())
+    rows, scale = quantize_weights(layer.weight_fake_quant, weight.detach())
     call = _Call(
         layer=layer,
         x=x,
@@ -165,22 +129,6 @@ def train_fused(layer: WeightedQAT, x: QTensor, *addend: QTensor) -> QTensor:
     return QTensor(value, out.scale, None, out.dtype, axis, steps=steps)
 
 
-def _quantize(fake_quant: FakeQuantize, weight: Tensor) -> tuple[Rows, Tensor]:
-    """Observe and quantize the weights; return them, and a scale per row."""
-    by = _range(fake_quant, weight.shape[0])
-    if not by.observes:
-        fake_quant.observe(weight)
-        by = _range(fake_quant, weight.shape[0])
-        by = replace(by, observes=False)
-    rows = train_rows(weight, by)
-    observer = fake_quant.activation_post_process
-    if rows is None:
-        fake_quant.observe(weight)  # says what is wrong
-        raise InputError(f"{observer.path}: the weights hold NaN or infinity, which has no integer")
-    observer.batches += by.observes
-    return rows, by.scale
-
-
 def _forward(call: _Call, training: LayerTraining, needs_gradient: bool) -> Outputs:
     layer, post = call.layer, call.layer.activation_post_process
     acc = layer.linear_map(call.x.int_repr().float(), layer.restored(call.steps), None)
@@ -191,10 +139,10 @@ def _forward(call: _Call, training: LayerTraining, needs_gradient: bool) -> Outp
         return Outputs(values=wide.dequantize(), steps=plain(wide), passes=None)
     residual = (call.addend[0].int_repr(), call.addend[0].data) if call.addend else None
     passes = LayerPass(acc, layer.channel_axis(acc.dim()), residual=residual, activation=layer.relu)
-    by = _range(post, 1)
+    by = followed_range(post, 1)
     if not by.observes and observes(post) and not post.fixed:
         _observe_extremes(call, passes)
-        by = replace(_range(post, 1), observes=False)
+        by = replace(followed_range(post, 1), observes=False)
     found = training.run(passes, by, needs_gradient=needs_gradient)
     if found is None:
         _observe_extremes(call, passes)  # says what is wrong
@@ -225,30 +173,31 @@ class _Layer(torch.autograd.Function):
         training: LayerTraining,
     ) -> tuple[Tensor, Tensor]:
         out = _forward(call, training, any(ctx.needs_input_grad))
-        ctx.layer, ctx.passes, ctx.weight_passes = call.layer, out.passes, call.passes
-        ctx.save_for_backward(x, call.stored, call.scale.float())
+        ctx.layer, ctx.passes, ctx.weight_passes = call.layer, without_bits(out.passes), without_bits(call.passes)
+        bits = [None if mask is None else mask.packed for mask in (out.passes, call.passes)]
+        ctx.save_for_backward(x, call.stored, call.scale.float(), *bits)
         ctx.mark_non_differentiable(out.steps)
         return out.values, out.steps
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        layer, (x, stored, scale), needed = ctx.layer, ctx.saved_tensors, ctx.needs_input_grad
-        gradient, bias_grad = _passed(ctx, grads[0])
+        layer, needed, (x, stored, scale, bits, weight_bits) = ctx.layer, ctx.needs_input_grad, ctx.saved_tensors
+        gradient, bias_grad = _passed(ctx, bits, grads[0])
         weight = layer.restored(row_values(stored, scale))
         x_grad, weight_grad = layer.gradients(gradient, x, weight, needed[:2])
         if weight_grad is not None:
             weight_grad = layer.canonical(weight_grad)
             if ctx.weight_passes is not None:
-                weight_grad = ctx.weight_passes.masked_(weight_grad)
+                weight_grad = replace(ctx.weight_passes, packed=weight_bits).masked_(weight_grad)
         return x_grad, weight_grad, bias_grad, gradient if needed[3] else None, None, None
 
 
-def _passed(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+def _passed(ctx: Any, bits: Tensor | None, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the gradient behind saturation and activation, and that of the bias if it is needed."""
     if ctx.passes is not None:
-        masked: tuple[Tensor, Tensor | None] = ctx.passes.masked(gradient, sums=ctx.needs_input_grad[2])
-        return masked
+        mask: OutputMask = replace(ctx.passes, packed=bits)
+        return mask.masked(gradient, sums=ctx.needs_input_grad[2])
     channels = ctx.layer.channel_axis(gradient.dim())
     others = [axis for axis in range(gradient.dim()) if axis != channels]
     return gradient, gradient.sum(others) if ctx.needs_input_grad[2] else None

@@ -24,6 +24,7 @@ from ..quantized_module import QuantizedModule
 from . import kept_batch_norm
 from .clip import clip_above
 from .fused_training import can_fuse, train_fused
+from .fused_weights import fake_quantized
 from .residual import add_behind, before_addition
 from .weighted_operator import SAFE_TAPS, IntegerWeight, WeightedOperator
 
@@ -68,12 +69,12 @@ class WeightedQAT(WeightedOperator, QATModule):
             y = self._normalized_by_batch(x, self.bn)
         else:
             weight, bias = self.float_parameters()
-            y = self.linear_map(x, self.restored(self.weight_fake_quant(weight)), bias)
+            y = self.linear_map(x, self.restored(fake_quantized(self.weight_fake_quant, weight)), bias)
         return self.activate(y + addend[0] if addend else y)
 
     def _normalized_by_batch(self, x: Tensor, bn: nn.Module) -> Tensor:
         weight = kept_batch_norm.folded_for_training(bn, self.canonical(self.weight))
-        y = self.linear_map(x, self.restored(self.weight_fake_quant(weight)), None)
+        y = self.linear_map(x, self.restored(fake_quantized(self.weight_fake_quant, weight)), None)
         return kept_batch_norm.unfolded(bn, y, self.bias, lambda values: self.along_output(values, y.dim()))
 
     def forward(self, *inputs: QTensor) -> QTensor:

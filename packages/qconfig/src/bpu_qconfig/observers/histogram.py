@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bpu_kernels.torch_ops import count_magnitudes, has_passes
+
 from ..errors import InvalidQConfigError
 from ..scale import scale_from_amplitude
 from .base import Observer
@@ -29,15 +31,10 @@ class Histogram:
     @classmethod
     def of(cls, rows: Tensor, amplitude: Tensor, bins: int) -> Histogram:
         """Count the values of [rows, n], none of which exceeds its row's amplitude."""
-        channels = rows.shape[0]
-        bins_per_unit = torch.where(amplitude > 0, bins / amplitude, 0.0).unsqueeze(1)
-        # NaN, which is refused elsewhere or later, must not become an index out of range: clamp the integer.
-        index = (rows.to(torch.float32).abs() * bins_per_unit).to(torch.int64).clamp_(0, bins - 1)
-        index += torch.arange(channels, device=rows.device).unsqueeze(1) * bins
-        # index_add_ needs no host synchronisation on a GPU, as bincount does, and is as fast on the CPU.
-        counts = torch.zeros(channels * bins, dtype=torch.int64, device=rows.device)
-        counts.index_add_(0, index.flatten(), counts.new_ones(1).expand(index.numel()))
-        return cls(counts=counts.reshape(channels, bins).to(torch.float64), amplitude=amplitude)
+        bins_per_unit = torch.where(amplitude > 0, bins / amplitude, 0.0)
+        native = has_passes(rows) and not torch.compiler.is_compiling()
+        counted = count_magnitudes if native else _count_magnitudes
+        return cls(counts=counted(rows, bins_per_unit, bins).to(torch.float64), amplitude=amplitude)
 
     @property
     def bins(self) -> int:
@@ -68,6 +65,18 @@ class Histogram:
         return residual.square_().mul_(self.counts).sum(1, dtype=torch.float64)
 
 
+def _count_magnitudes(rows: Tensor, bins_per_unit: Tensor, bins: int) -> Tensor:
+    """Return how many values of each row lie in each bin, int64 [rows, bins]; the reference of the native count."""
+    channels = rows.shape[0]
+    # NaN, which is refused elsewhere or later, must not become an index out of range: clamp the integer.
+    index = (rows.to(torch.float32).abs() * bins_per_unit.unsqueeze(1)).to(torch.int64).clamp_(0, bins - 1)
+    index += torch.arange(channels, device=rows.device).unsqueeze(1) * bins
+    # index_add_ needs no host synchronisation on a GPU, as bincount does, and is as fast on the CPU.
+    counts = torch.zeros(channels * bins, dtype=torch.int64, device=rows.device)
+    counts.index_add_(0, index.flatten(), counts.new_ones(1).expand(index.numel()))
+    return counts.reshape(channels, bins)
+
+
 class HistogramObserver(Observer):
     """Base of the observers that cut the range of each batch at a threshold found from its histogram.
 
@@ -84,11 +93,16 @@ class HistogramObserver(Observer):
     def narrow(self, x: Tensor, ends: Tensor) -> Tensor:
         """Cut the range at the threshold, on both sides of zero."""
         amplitude = ends.amax(0)
-        histogram = Histogram.of(self.rows(x), amplitude.reshape(-1), self.bins)
+        histogram = Histogram.of(self._any_order(x), amplitude.reshape(-1), self.bins)
         if self.is_sync_quantize:  # the amplitude has been reduced already, so the bins agree
             reduce_sum(histogram.counts)
         limit = self.threshold(histogram).reshape(amplitude.shape)
         return torch.clamp(ends, -limit, limit)
+
+    def _any_order(self, x: Tensor) -> Tensor:
+        """Return the rows of a batch, their elements in any order: for one row, that of memory, which needs no copy."""
+        dense = not self.is_per_channel and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        return self.rows(x.permute(0, 2, 3, 1) if dense else x)
 
     def least_error(self, histogram: Histogram, candidates: Iterable[Tensor]) -> Tensor:
         """Return per row the candidate threshold with the least squared error, the first among equals."""

@@ -6,13 +6,13 @@ All have the same shapes and weights; scales are such that activations spread ov
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 import torch
-from networks import Conv, MaxPool, Network
+from integer_networks import Conv, MaxPool, Network
+from measure import Run
 from onnx import TensorProto, helper, numpy_helper
 
 import bpu_kernels
@@ -22,10 +22,7 @@ from bpu_kernels.multiplier import Bias, choose_multiplier, choose_residual_scal
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.pool import GlobalAvgPool2d, MaxPool2d
 
-__all__ = ["COMPETITORS", "Runner", "program"]
-
-Runner = Callable[[], Any]
-"""Runs a model once on a fixed input."""
+__all__ = ["COMPETITORS", "program"]
 
 SPREAD = 40.0
 """Standard deviation that outputs shall have, in steps."""
@@ -74,7 +71,7 @@ def onnx_model(network: Network, batch: int, size: int, *, signed: bool) -> byte
     """Return the network as ONNX operators of integers; ReLU is the zero point at the bottom of the range."""
     kind, dtype = (TensorProto.INT8, np.int8) if signed else (TensorProto.UINT8, np.uint8)
     bottom, middle = (-128, 0) if signed else (0, 128)
-    constants: dict[str, np.ndarray] = {"one": np.float32(1)[None][0]}
+    constants: dict[str, np.ndarray] = {"one": np.array(1, np.float32)}
     nodes = []
     zero = {"x": "middle"}
 
@@ -139,7 +136,8 @@ def onnx_model(network: Network, batch: int, size: int, *, signed: bool) -> byte
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     opsets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    stored: bytes = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return stored
 
 
 class FloatNetwork(torch.nn.Module):
@@ -178,14 +176,14 @@ class FloatNetwork(torch.nn.Module):
         return values[self.network.last]
 
 
-def _engine(network: Network, batch: int, size: int, threads: int) -> Runner:
+def _engine(network: Network, batch: int, size: int, threads: int) -> Run:
     set_engine_threads(threads)
     made = program(network, batch, size)
     x = np.random.default_rng(1).integers(-128, 128, (batch, size, size, 3)).astype(np.int8)
     return lambda: bpu_kernels.run(made, x, backend="native")
 
 
-def _onnxruntime(network: Network, batch: int, size: int, threads: int, *, signed: bool) -> Runner:
+def _onnxruntime(network: Network, batch: int, size: int, threads: int, *, signed: bool) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     model = onnx_model(network, batch, size, signed=signed)
@@ -195,9 +193,10 @@ def _onnxruntime(network: Network, batch: int, size: int, threads: int, *, signe
     return lambda: session.run(None, feed)
 
 
-def _torch(network: Network, batch: int, size: int, threads: int) -> Runner:
+def _torch(network: Network, batch: int, size: int, threads: int) -> Run:
     torch.set_num_threads(threads)
-    model = FloatNetwork(network).eval().to(memory_format=torch.channels_last)
+    model = FloatNetwork(network).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
 
     def once() -> torch.Tensor:
@@ -208,7 +207,7 @@ def _torch(network: Network, batch: int, size: int, threads: int) -> Runner:
     return once
 
 
-COMPETITORS: dict[str, Callable[[Network, int, int, int], Runner]] = {
+COMPETITORS: dict[str, Callable[[Network, int, int, int], Run]] = {
     "bpu-kernels": _engine,
     "onnxruntime u8s8": lambda *given: _onnxruntime(*given, signed=False),
     "onnxruntime s8s8": lambda *given: _onnxruntime(*given, signed=True),
