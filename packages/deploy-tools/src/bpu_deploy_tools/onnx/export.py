@@ -95,8 +95,8 @@ def export_to_onnx(
     """Write a float model, or one under QAT, as ONNX; a model under QAT with QuantizeLinear and DequantizeLinear.
 
     A model under QAT is exported as it is in VALIDATION state: weights int8 per channel, activations int8 or int16,
-    which needs opset 21. A float model is handed to ``torch.onnx.export`` with these arguments and ``dynamo=False``; for
-    the exporter that is based on torch.export call ``torch.onnx.export(..., dynamo=True)``, which needs onnxscript.
+    which needs opset 21. A float model is handed to ``torch.onnx.export`` with these arguments and ``dynamo=False``;
+    for the exporter that is based on torch.export call ``torch.onnx.export(..., dynamo=True)``, which needs onnxscript.
 
     Args:
         model: made by ``prepare_qat_fx`` (calibrated or trained), or any float module.
@@ -139,8 +139,8 @@ def export_to_onnx(
         "custom_opsets": custom_opsets,
     }
     arguments = args if isinstance(args, tuple) else (args,)
-    # The older of torch's exporters writes the opsets that the vendor's converters read, takes these arguments and needs
-    # no further package. That torch warns of it, and of what it calls itself, is nothing that callers can act on.
+    # The older of torch's exporters writes the opsets that the vendor's converters read, takes these arguments and
+    # needs no further package. That torch warns of it, and of what it calls itself, is nothing that callers can act on.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(model, arguments, f, dynamo=False, **given)  # type: ignore[arg-type]
