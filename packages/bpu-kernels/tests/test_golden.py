@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bpu_kernels import TensorSpec, golden, march_row, quant_dtype
+from bpu_kernels import BACKENDS, TensorSpec, golden, load, march_row, quant_dtype
 from bpu_kernels.check import infer
 from bpu_kernels.fields import map_arrays, stored_array
 
@@ -38,6 +38,20 @@ def test_every_recorded_integer_is_reproduced(march: str) -> None:
     nets = [outcome for outcome in outcomes if "/net " in outcome.name]
     assert len(outcomes) - len(nets) + 2 == RECORDED[march][0]
     assert sum(outcome.values for outcome in outcomes) == RECORDED[march][1]
+
+
+RECORDED_PROGRAMS = {"mobilenet": 10, "unet": 2048, "squeeze_excite": 10, "efficientnet_lite0_stem": 2880}
+"""Name of the file -> integers of its outputs, which the simulator gave."""
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("name", RECORDED_PROGRAMS)
+@pytest.mark.parametrize("march", MARCHES)
+def test_recorded_program_gives_the_integers_of_the_simulator(march: str, name: str, backend: str) -> None:
+    program = load(GOLDEN / march / "nets" / f"{name}.bpu")
+    assert program.self_test is not None
+    assert sum(value.size for value in program.self_test.outputs.values()) == RECORDED_PROGRAMS[name]
+    program.check_self_test(backend)
 
 
 @pytest.mark.parametrize("march", MARCHES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -42,8 +43,8 @@ def export_program_to_onnx(
 
     ``form="integer"`` takes and gives the Program's integers, feature maps channels-last, and is bit-exact in ONNX
     Runtime and in the ONNX reference evaluator; scales are in its metadata. ``form="qdq"`` takes and gives real numbers
-    with torch's axes and differs from the board's integers by rounding. ONNX Runtime on x86 processors without VNNI
-    saturates in the int8 kernels that it makes of a QDQ model; ``session.x64quantprecision`` = 1 avoids that.
+    with torch's axes and differs from the board's integers by rounding. On x86 processors without VNNI the int8 kernels
+    that ONNX Runtime makes of a QDQ model saturate sums of two products; set ``session.x64quantprecision`` to 1 there.
 
     Args:
         program: a Program, or the path of its file.
@@ -94,7 +95,8 @@ def export_to_onnx(
     """Write a float model, or one under QAT, as ONNX; a model under QAT with QuantizeLinear and DequantizeLinear.
 
     A model under QAT is exported as it is in VALIDATION state: weights int8 per channel, activations int8 or int16,
-    which needs opset 21. A float model is handed to ``torch.onnx.export`` with these arguments.
+    which needs opset 21. A float model is handed to ``torch.onnx.export`` with these arguments and ``dynamo=False``;
+    for the exporter that is based on torch.export call ``torch.onnx.export(..., dynamo=True)``, which needs onnxscript.
 
     Args:
         model: made by ``prepare_qat_fx`` (calibrated or trained), or any float module.
@@ -137,7 +139,11 @@ def export_to_onnx(
         "custom_opsets": custom_opsets,
     }
     arguments = args if isinstance(args, tuple) else (args,)
-    torch.onnx.export(model, arguments, f, dynamo=False, **given)  # type: ignore[arg-type]
+    # The older of torch's exporters writes the opsets that the vendor's converters read, takes these arguments and
+    # needs no further package. That torch warns of it, and of what it calls itself, is nothing that callers can act on.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(model, arguments, f, dynamo=False, **given)  # type: ignore[arg-type]
 
 
 def export_quantized_onnx(

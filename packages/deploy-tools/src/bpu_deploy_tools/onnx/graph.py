@@ -65,9 +65,14 @@ class Graph:
         array = np.ascontiguousarray(values, dtype).reshape(np.shape(values))
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            self._constants[key] = self.name("constant")
-            self.initializers.append(numpy_helper.from_array(array, self._constants[key]))
+            self._constants[key] = self.own_constant(array)
         return self._constants[key]
+
+    def own_constant(self, array: np.ndarray) -> str:
+        """Return a constant that one node alone reads."""
+        name = self.name("constant")
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
 
     # Moving
 

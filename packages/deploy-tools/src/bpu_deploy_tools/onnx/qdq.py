@@ -92,14 +92,18 @@ def _layer(g: Graph, s: Step, k: Any, weight: np.ndarray, axis: int, op: str, x:
         w = g.constant(real, np.float32)
     else:
         scales = g.constant(unit / s.scales[0], np.float32)
-        w = g.add("DequantizeLinear", g.constant(weight, np.int8), scales, axis=axis)
+        # ONNX Runtime may turn weights and zero points into uint8, in place: it fails without zero points, and where
+        # two layers share either.
+        integers = (np.ascontiguousarray(weight, np.int8), np.zeros(outputs, np.int8))
+        stored, zeros = map(g.own_constant, integers)
+        w = g.add("DequantizeLinear", stored, scales, zeros, axis=axis)
     if k.bias is None:
         return g.add(op, x, w, **attributes)
-    stored = wrap32(np.asarray(k.bias.bias, np.int64) << np.asarray(k.bias.bias_left_shift, np.int64))
+    bias_steps = wrap32(np.asarray(k.bias.bias, np.int64) << np.asarray(k.bias.bias_left_shift, np.int64))
     if not s.row.rounds and not wide:  # equation (7): half a step that makes up for flooring
-        stored = stored - np.floor(0.5 / np.maximum(multiplier, 1e-30) + 0.5).astype(np.int64)
-    stored = np.broadcast_to(np.clip(stored, -(2**31), 2**31 - 1), (outputs,))
-    bias = g.add("DequantizeLinear", g.constant(stored, np.int32), g.constant(unit, np.float32), axis=0)
+        bias_steps = bias_steps - np.floor(0.5 / np.maximum(multiplier, 1e-30) + 0.5).astype(np.int64)
+    bias_steps = np.broadcast_to(np.clip(bias_steps, -(2**31), 2**31 - 1), (outputs,))
+    bias = g.add("DequantizeLinear", g.constant(bias_steps, np.int32), g.constant(unit, np.float32), axis=0)
     if op == "MatMul":
         return g.add("Add", g.add(op, x, w), bias)
     return g.add(op, x, w, bias, **attributes)
