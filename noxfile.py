@@ -15,10 +15,12 @@ import nox
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typing", "tests", "alone", "docs", "demo"]
-
 TORCHES = ("2.13.0", "2.14.1")
 """The matrix of torch versions; the first is the default of every session that needs one."""
+OLDER_TORCHES = ("2.6.0", "2.9.1")
+"""Supported too, and tested when asked for: ``nox -s 'tests(2.6.0)'``; their builds take gigabytes to install."""
+nox.options.sessions = ["lint", "typing", *(f"tests({torch})" for torch in TORCHES), "alone", "docs", "demo"]
+
 PACKAGES = ("bpu-kernels", "fx-fusion", "qconfig", "qat-nn", "deploy-tools", "horizon-compat")
 """Folders below packages/, each after those that it depends on."""
 NEEDS_TORCH = PACKAGES[1:]
@@ -64,7 +66,7 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("torch", [nox.param(version, id=version) for version in TORCHES])
+@nox.parametrize("torch", [nox.param(version, id=version) for version in (*TORCHES, *OLDER_TORCHES)])
 def tests(session: nox.Session, torch: str) -> None:
     """Test all packages together; ``nox -s 'tests(2.13.0)' -- ARGS`` passes ARGS to pytest."""
     requirement = TORCH if torch == TORCHES[0] else f"torch=={torch}"

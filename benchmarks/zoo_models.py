@@ -141,7 +141,7 @@ _SIZES = {
     **dict.fromkeys(("inception_resnet_v2", "inception_v4"), 128),
     **dict.fromkeys(("efficientformer_l1", "tiny_vit_5m_224"), 224),
     **dict.fromkeys(("bat_resnext26ts", "halonet26t", "sebotnet33ts_256"), 256),
-    "crossvit_tiny_240": 240,
+    "crossvit_tiny_240": 120,
     "inception_v3": 128,
     "ssd300_vgg16": 300,
 }

@@ -269,6 +269,7 @@ def test_no_batches_are_refused() -> None:
             run()
 
 
+@pytest.mark.filterwarnings("ignore:reestimate_batch_norm replaced")
 def test_batch_norm_takes_the_averages_over_the_batches() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=0.3), nn.Dropout(0.5)).train()
     data = [torch.randn(4, 3, 6, 6) * (1 + step) for step in range(3)]
@@ -287,6 +288,7 @@ def test_batch_norm_takes_the_averages_over_the_batches() -> None:
     assert model.training
 
 
+@pytest.mark.filterwarnings("ignore:reestimate_batch_norm replaced")
 def test_batch_norm_kept_in_training_follows_quantized_layers() -> None:
     case = NETS["resnet"]
     with qat_mode_scope(QATMode.WithBN), march_scope("bayes"):
@@ -295,6 +297,13 @@ def test_batch_norm_kept_in_training_follows_quantized_layers() -> None:
         train_steps(model, case.shapes, steps=2, lr=0.05)
         assert reestimate_batch_norm(model, [real_inputs(case.shapes, seed) for seed in range(4)]) > 5
         assert_exact(model, real_inputs(case.shapes, 9))
+
+
+def test_statistics_of_few_images_are_warned_of() -> None:
+    model, data = nn.BatchNorm2d(3), [torch.randn(40, 3, 2, 2)]
+    with pytest.warns(UserWarning, match=r"replaced 100% of the statistics by those of 40 images[\s\S]*share=0\.04"):
+        reestimate_batch_norm(model, data)
+    assert reestimate_batch_norm(model, data, share=0.04) == 1
 
 
 def test_model_without_batch_norm_is_refused() -> None:

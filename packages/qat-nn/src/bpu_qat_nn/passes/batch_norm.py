@@ -7,6 +7,7 @@ training", 2022, section 4.2).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,12 +21,17 @@ from .forward import run_batches
 
 __all__ = ["reestimate_batch_norm"]
 
+ENOUGH = 1000
+"""So many images may replace statistics as a whole; with thirteen, a pretrained net lost every right answer."""
+
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, share: float = 1.0) -> int:
     """Set running statistics to the averages over the batches; in place.
 
     Everything but the BatchNorms runs in evaluation mode. States of fake quantization stay as they are: in QAT or
     VALIDATION state the statistics are those behind quantized layers.
+
+    Warns (UserWarning) where fewer than ``ENOUGH * share`` images were given.
 
     Args:
         model: a float model, or one prepared with ``QATMode.WithBN``.
@@ -59,7 +65,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, share: fl
         norm.train()
     try:
         with torch.no_grad():
-            run_batches(model, batches)
+            images = run_batches(model, batches)
     except BaseException:
         for norm, statistics in zip(norms, before, strict=True):
             norm.load_state_dict(statistics, strict=False)
@@ -69,6 +75,13 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, share: fl
             module.training = training
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+    if images < ENOUGH * share:
+        warnings.warn(
+            f"reestimate_batch_norm replaced {share:.0%} of the statistics by those of {images} images, which are "
+            f"few: give {ENOUGH * share:.0f} or more, or share={images / ENOUGH:.2g}",
+            UserWarning,
+            stacklevel=2,
+        )
     with torch.no_grad():
         for norm, statistics in zip(norms, before, strict=True):
             for name in ("running_mean", "running_var"):

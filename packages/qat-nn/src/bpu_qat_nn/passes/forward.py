@@ -39,18 +39,21 @@ def evaluated(model: nn.Module, *, quantizes: bool) -> Iterator[None]:
             each.enable_fake_quant(quantized)
 
 
-def run_batches(model: nn.Module, batches: Iterable[Any]) -> None:
-    """Call the model with every batch.
+def run_batches(model: nn.Module, batches: Iterable[Any]) -> int:
+    """Call the model with every batch; return the number of images, by the length of each batch's first tensor.
 
     Raises:
         ArgumentError: there is none.
     """
-    empty = True
+    images, empty = 0, True
     for batch in batches:
         empty = False
-        model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+        inputs = batch if isinstance(batch, (tuple, list)) else (batch,)
+        images += len(inputs[0])
+        model(*inputs)
     if empty:
         raise ArgumentError("expected at least one calibration batch, got none")
+    return images
 
 
 def weighted_layers(
