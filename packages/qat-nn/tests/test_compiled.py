@@ -1,4 +1,4 @@
-"""What torch.compile calls for a converted model follows the model's weights and scales."""
+"""What torch.compile calls for a converted model follows the model's weights and scales; training it leaves alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bpu_qat_nn.compiled import compiled_call
 from bpu_qat_nn.plain import plain_module
 from bpu_qat_nn.testing import calibrate, prepared, real_inputs
 from bpu_qat_nn.testing.case import MAP, Between
+from bpu_qconfig import FakeQuantState, set_fake_quantize
 
 (INPUT,) = real_inputs((MAP,), seed=3)
 
@@ -55,3 +56,20 @@ def test_module_is_made_once_for_a_model_that_does_not_change(monkeypatch: pytes
     monkeypatch.setattr("bpu_qat_nn.compiled.plain_module", counted)
     assert torch.equal(call(model), call(model))
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("state", [FakeQuantState.CALIBRATION, FakeQuantState.QAT, FakeQuantState.VALIDATION])
+def test_compiled_model_under_training_gives_what_it_gives_alone(state: FakeQuantState) -> None:
+    results = []
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        model = prepared(Between(nn.Conv2d(8, 4, 3)).eval(), March.BAYES)
+        calibrate(model, (MAP,))
+        model.train(state is FakeQuantState.QAT)
+        set_fake_quantize(model, state)
+        called: Any = torch.compile(model, backend="aot_eager") if compiles else model
+        y = (called(INPUT) * 2.0).sum()
+        y.backward()
+        results.append([y.detach(), *(each.grad for each in model.parameters()), *model.buffers()])
+    for alone, compiled in zip(*results, strict=True):
+        assert torch.equal(alone, compiled)

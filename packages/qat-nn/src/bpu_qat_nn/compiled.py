@@ -1,4 +1,8 @@
-"""What ``torch.compile`` sees of a converted model: its plain module, made when needed; imported by it alone."""
+"""What ``torch.compile`` sees of our models; imported by it alone.
+
+Of a converted model it sees the plain module, made when needed. A model under calibration or training runs as it is:
+its observers change state and its scales are read while it runs, so there is no graph to compile.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,12 @@ from .errors import CaptureError
 from .plain import plain_module
 
 if TYPE_CHECKING:
-    from .graph_module import QuantizedGraphModule
+    from .graph_module import ObservedGraphModule, QuantizedGraphModule
 
-__all__ = ["compiled_call"]
+__all__ = ["compiled_call", "uncompiled_call"]
 
 Call = Callable[["QuantizedGraphModule", Any, Mapping[str, Any]], Any]
+_Uncompiled = Callable[["ObservedGraphModule", Any, Mapping[str, Any]], Any]
 
 _PLAIN: weakref.WeakKeyDictionary[QuantizedGraphModule, Derived] = weakref.WeakKeyDictionary()
 
@@ -37,3 +42,11 @@ def _compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[s
 _disable: Any = torch.compiler.disable
 compiled_call: Call = _disable(_compiled_call, recursive=False)
 """Not compiled itself, since it computes parameters from weights; the plain module that it calls is."""
+
+
+def _uncompiled_call(observed: ObservedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    return observed(*args, **kwargs)
+
+
+uncompiled_call: _Uncompiled = _disable(_uncompiled_call)
+"""Calls a model under calibration or training; the code around it is compiled, and the compiler stops before it."""

@@ -46,6 +46,14 @@ class ObservedGraphModule(_FullPrecision):
     prepare_report: PrepareReport
     """What was quantized, and what stayed in float and why."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute; what ``torch.compile`` sees is one call that it leaves alone."""
+        if torch.compiler.is_dynamo_compiling():
+            from .compiled import uncompiled_call
+
+            return uncompiled_call(self, args, kwargs)
+        return super().__call__(*args, **kwargs)
+
 
 class QuantizedGraphModule(_FullPrecision):
     """A model on integers, made by ``convert_fx``: an ordinary graph module, to be edited by scripts as wanted."""
