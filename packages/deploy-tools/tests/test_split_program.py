@@ -92,7 +92,7 @@ def test_constant_is_in_every_stage_that_reads_it() -> None:
 @pytest.mark.parametrize(
     ("cuts", "said"),
     [
-        (["frist"], "no node 'frist' in this Program; close to it: first"),
+        (["firsts"], "no node 'firsts' in this Program; close to it: first"),
         (["third"], "nothing is left behind the cut third"),
         (["second", "first"], "the cut first leaves its stage empty"),
     ],
