@@ -154,6 +154,8 @@ class CapturedTensor:
                 f"{getattr(func, '__name__', func)} works on a quantized tensor, but has no integer form"
             )
         source = moves.source
+        if moves.name == "float":  # a mask is of real numbers already; its integers must not become any
+            return source
         axis = -1
         if source.per_channel_axis >= 0:
             with uncaptured():
