@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.fx import Node
 
 from .float_modules import Amax, Amin
 from .functional_table import CompareForm, RankedForm
 from .graph import contains_node
+from .replacement import Call
 from .selection_modules import MIRRORED, Gather, MaskedFill, TopIndices, Where
-
-if TYPE_CHECKING:
-    from .functional_to_module import _Replacement
 
 __all__ = ["compared", "ranked", "where"]
 
 
-def compared(call: _Replacement, recipe: CompareForm) -> Node:
+def compared(call: Call, recipe: CompareForm) -> Node:
     """Compare two tensors, or a tensor with a number on either side."""
     bound = call.bind(("input", "other"), {"out": None})
     left, right = bound["input"], bound["other"]
@@ -33,7 +31,7 @@ def compared(call: _Replacement, recipe: CompareForm) -> Node:
     return call.call_module(recipe.op, module(float(number)), tensor)
 
 
-def where(call: _Replacement) -> Node:
+def where(call: Call) -> Node:
     """Choose between two tensors, or fill with a number."""
     names = ("input", "condition", "other") if call.node.op == "call_method" else ("condition", "input", "other")
     bound = call.bind(names, {"out": None})
@@ -48,7 +46,7 @@ def where(call: _Replacement) -> Node:
     return call.call_module("where", MaskedFill(float(number), inverted=tensor is x), tensor, condition)
 
 
-def ranked(call: _Replacement, recipe: RankedForm) -> Node | None:
+def ranked(call: Call, recipe: RankedForm) -> Node | None:
     """Find the largest, or smallest, along an axis: a module for the values, one for the indices, as they are used.
 
     Given:  `topk = x.topk(3, 1);  values = topk[0];  indices = topk[1]`

@@ -7,17 +7,16 @@ Result: `x.permute(0, 1, 3, 2, 4) @ w.permute(0, 2, 1)`, permuted back
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.fx import Node
 
-if TYPE_CHECKING:
-    from .functional_to_module import _Replacement
+from .replacement import Call
 
 __all__ = ["einsum"]
 
 
-def einsum(call: _Replacement) -> Node:
+def einsum(call: Call) -> Node:
     """Return the result of the call in other words."""
     equation, *operands = call.node.args
     operands = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
@@ -44,7 +43,7 @@ def einsum(call: _Replacement) -> Node:
     return _without_ones(call, product, [*leading, *(row or "1"), *(columns or "1")], result)
 
 
-def _arranged(call: _Replacement, x: Any, letters: str, wanted: Sequence[str]) -> Node:
+def _arranged(call: Call, x: Any, letters: str, wanted: Sequence[str]) -> Node:
     """Bring the axes of an operand into an order; "1" is a new axis of length 1."""
     axes = [letters.index(letter) for letter in wanted if letter != "1"]
     moved: Node = x if axes == sorted(axes) else call.create("call_method", "permute", (x, *axes))
@@ -54,7 +53,7 @@ def _arranged(call: _Replacement, x: Any, letters: str, wanted: Sequence[str]) -
     return moved
 
 
-def _without_ones(call: _Replacement, x: Node, letters: Sequence[str], result: str) -> Node:
+def _without_ones(call: Call, x: Node, letters: Sequence[str], result: str) -> Node:
     """Drop the axes of length 1, and bring the others into the order of the result."""
     for axis in reversed(range(len(letters))):
         if letters[axis] == "1":
