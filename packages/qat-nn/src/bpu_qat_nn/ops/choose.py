@@ -70,8 +70,7 @@ class QATTopIndices(TopIndicesOperator, QATModule):
         with torch.no_grad():
             if not x.on_grid:
                 return QTensor(self.real(plain(x)).to(one.dtype), one, None, qint32, on_grid=False)
-            steps = self.steps(Output(one, qint32), x.as_steps())
-        return QTensor(steps.dequantize(), one, None, qint32, steps=plain(steps))
+            return self.steps(Output(one, qint32), x.as_steps())
 
     @classmethod
     def limits(
