@@ -57,13 +57,13 @@ def rewritten(program: Program) -> Rewritten:
     """Return the nodes that stand for a Program in HBIR.
 
     Raises:
-        UnsupportedError: an input is of no use, or a convolution reads a constant.
+        UnsupportedError: an input is of no use, a convolution reads a constant, or bernoulli2 would have to move axes.
     """
     nodes = _with_constants_second(_joined_linears(_folded(program), program), program.specs)
     nodes, specs = with_plain_windows(nodes, program.specs)
     nodes, specs = _with_copies(nodes, program, specs)
     used = _used(nodes, [output.tensor for output in program.outputs])
-    _expect_buildable(program, used)
+    _expect_buildable(program, used, specs)
     return Rewritten(nodes=tuple(used), specs=specs)
 
 
@@ -223,7 +223,7 @@ def _used(nodes: list[Node], outputs: list[str]) -> list[Node]:
     return used[::-1]
 
 
-def _expect_buildable(program: Program, nodes: list[Node]) -> None:
+def _expect_buildable(program: Program, nodes: list[Node], specs: Mapping[str, TensorSpec]) -> None:
     read = {name for node in nodes for name in node.inputs} | {output.tensor for output in program.outputs}
     constants = {node.output for node in nodes if isinstance(node.kernel, Constant)}
     problems = [
@@ -237,6 +237,13 @@ def _expect_buildable(program: Program, nodes: list[Node]) -> None:
         Problem(node.name, (f"{node.kernel.name} of a constant (expected: features that the inputs give)",))
         for node in nodes
         if isinstance(node.kernel, CONVOLUTIONS) and node.inputs[0] in constants
+    ]
+    problems += [
+        Problem(
+            node.name, (f"reshape to {node.kernel.shape} (expected on {program.march}: axes of 1 behind the batch)",)
+        )
+        for node in nodes
+        if isinstance(node.kernel, Reshape) and not program.row.moves_freely and not moves_nothing(node, specs)
     ]
     if problems:
         raise UnsupportedError("the vendor's compiler cannot take this Program:", problems)
