@@ -40,6 +40,8 @@ CASES_OF_MODULES = [
     for bits in case.bits
     if bits == 8 or march is not March.BERNOULLI2
 ]
+REFUSED = {("select", March.BERNOULLI2): r"reshape to \(2, 10, 12\)"}
+"""Cases that are valid Programs, and for which the vendor's compiler has no form -> what is said of them."""
 WHOLE_NETS = [pytest.param(name, march, id=f"{name}-{march}") for name, case in NETS.items() for march in case.marches]
 
 
@@ -52,7 +54,7 @@ def stored(inputs: tuple[Tensor, ...], program: Program) -> dict[str, Any]:
 
 def assert_simulated(program: Program, inputs: dict[str, Any]) -> None:
     """Compare every output of the simulator with the numpy reference."""
-    got = simulate(program, inputs, limits=Limits(seconds=200, memory_gib=10))
+    got = simulate(program, inputs, limits=Limits(seconds=600, memory_gib=10))
     for output, value in bpu_kernels.run(program, inputs).items():
         assert_integers_equal(got[output], value, what=output)
 
@@ -124,6 +126,10 @@ def test_simulator_gives_the_integers_of_the_module(name: str, march: March, bit
     reals = real_inputs(case.shapes, seed=11)
     with march_scope(march):
         program = lower(convert_fx(model), reals)
+    if (name, march) in REFUSED:
+        with pytest.raises(UnsupportedError, match=REFUSED[name, march]):
+            plan(program)
+        return
     assert_simulated(program, stored(reals, program))
 
 

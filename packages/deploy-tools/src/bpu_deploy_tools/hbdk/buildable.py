@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from bpu_kernels import Node, Problem, Program, UnsupportedError
+from bpu_kernels import Node, Problem, Program, TensorSpec, UnsupportedError
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d
+from bpu_kernels.ops.layout import Reshape
 from bpu_kernels.ops.sample import GridSample, RoiAlign
+
+from .idle import moves_nothing
 
 __all__ = ["CONVOLUTIONS", "NOT_BUILT", "expect_buildable"]
 
@@ -29,15 +32,17 @@ NOT_BUILT: dict[type[Kernel], str] = {
 _ON_THE_CPU = "it runs on the CPU: a DeQuantStub before it, a QuantStub behind it, and split_segments makes the parts"
 
 
-def expect_buildable(program: Program, nodes: Sequence[Node]) -> None:
+def expect_buildable(program: Program, nodes: Sequence[Node], specs: Mapping[str, TensorSpec]) -> None:
     """Raise if a Program has what cannot be built.
 
     Args:
         program: its inputs and outputs count.
         nodes: what stands for its nodes; all have a part in an output.
+        specs: of what they give.
 
     Raises:
-        UnsupportedError: an input is of no use, a convolution reads a constant, or an operator is of ``NOT_BUILT``.
+        UnsupportedError: an input is of no use, a convolution reads a constant, bernoulli2 would have to move
+            axes, or an operator is of ``NOT_BUILT``.
     """
     read = {name for node in nodes for name in node.inputs} | {output.tensor for output in program.outputs}
     constants = {node.output for node in nodes if isinstance(node.kernel, Constant)}
@@ -57,6 +62,13 @@ def expect_buildable(program: Program, nodes: Sequence[Node]) -> None:
         Problem(node.name, (f"{node.kernel.name}: {NOT_BUILT[type(node.kernel)]} (expected: {_ON_THE_CPU})",))
         for node in nodes
         if type(node.kernel) in NOT_BUILT
+    ]
+    problems += [
+        Problem(
+            node.name, (f"reshape to {node.kernel.shape} (expected on {program.march}: axes of 1 behind the batch)",)
+        )
+        for node in nodes
+        if isinstance(node.kernel, Reshape) and not program.row.moves_freely and not moves_nothing(node, specs)
     ]
     if problems:
         raise UnsupportedError("the vendor's compiler cannot take this Program:", problems)

@@ -13,10 +13,11 @@ from bpu_kernels import Program
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.whole_file import replace_file
 
+from .idle import moves_nothing
 from .layers import BUILD
 from .plan import Plan, Ref, four, type_of
 from .process import Limits
-from .rewrite import Rewritten, copying, moves_nothing, rewritten
+from .rewrite import Rewritten, copying, rewritten
 from .tools import Toolkit, find_toolkit
 
 __all__ = ["build_hbir", "plan"]

@@ -15,31 +15,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from bpu_kernels import Node, Program, TensorSpec
 from bpu_kernels.dtypes import qint8, qint32
 from bpu_kernels.kernel import Kernel
-from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d
-from bpu_kernels.ops.elementwise import Mul, Reinterpret, Relu
-from bpu_kernels.ops.layout import Pad, Reshape, Slice, Transpose
+from bpu_kernels.ops.elementwise import Mul, Relu
+from bpu_kernels.ops.layout import Pad, Reshape, Slice
 from bpu_kernels.ops.linear import Linear
 from bpu_kernels.ops.lut import Lut8
-from bpu_kernels.ops.pool import MaxPool2d
-from bpu_kernels.ops.resize import ResizeNearest
 
 from .buildable import expect_buildable
-from .plan import four
+from .idle import moves_nothing
 from .windows import with_plain_windows
 
-__all__ = ["Rewritten", "copying", "moves_nothing", "rewritten"]
+__all__ = ["Rewritten", "copying", "rewritten"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +57,7 @@ def rewritten(program: Program) -> Rewritten:
     nodes, specs = with_plain_windows(nodes, program.specs)
     nodes, specs = _with_copies(nodes, program, specs)
     used = _used(nodes, [output.tensor for output in program.outputs])
-    expect_buildable(program, used)
+    expect_buildable(program, used, specs)
     return Rewritten(nodes=tuple(used), specs=specs)
 
 
@@ -170,24 +166,6 @@ class _Reads:
         if isinstance(kernel, Pad):  # both become one
             return isinstance(self.source(read), Pad) and self.origin(read) in self.handed_out
         return False
-
-
-def moves_nothing(node: Node, specs: Mapping[str, TensorSpec]) -> bool:
-    """Whether a node's output is its input in HBIR, where the tools break on some layers that do nothing."""
-    idle = IDLE.get(type(node.kernel))
-    return idle is not None and len(node.inputs) == 1 and idle(node.kernel, specs[node.inputs[0]])
-
-
-IDLE: dict[type[Kernel], Callable[[Any, TensorSpec], bool]] = {
-    Concat: lambda k, x: True,
-    MaxPool2d: lambda k, x: k.kernel == k.stride == (1, 1) and not any(k.pad),
-    Reinterpret: lambda k, x: True,
-    Reshape: lambda k, x: four(k.shape) == four(x.shape),
-    ResizeNearest: lambda k, x: k.size == x.shape[1:3],
-    Slice: lambda k, x: k.infer(x).shape == x.shape,
-    Transpose: lambda k, x: list(k.axes) == sorted(k.axes),
-}
-"""Kernel of one input -> whether it moves nothing."""
 
 
 def _copied(node: Node, specs: dict[str, TensorSpec], source: Kernel | None) -> Node:
