@@ -41,6 +41,11 @@ def _conv(inputs: int = 8, outputs: int = 12, kernel: int = 3, **options: object
     return lambda: nn.Conv2d(inputs, outputs, kernel, **options)  # type: ignore[arg-type]
 
 
+def _both(states: tuple[Tensor, Tensor], dim: int) -> Tensor:
+    """Return two states joined; torch 2.6 traces no cat of a pair that is symbolic as a whole."""
+    return torch.cat([states[0], states[1]], dim)
+
+
 _LINEAR = ((4, 24),)
 _VOLUME = ((2, 4, 5, 6, 7),)
 
@@ -381,7 +386,7 @@ _COMPOSITES = {
     "prelu": OperatorCase(make=lambda: _random_affine(nn.PReLU(8)), bits=(8, 16)),
     "prelu_one_slope": OperatorCase(make=nn.PReLU, shapes=(TOKENS,), marches=BAYES),
     "lstm_cell": OperatorCase(
-        make=calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: torch.cat(cell(x, (h, h * 0.5)), 1)),
+        make=calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: _both(cell(x, (h, h * 0.5)), 1)),
         shapes=((2, 16), (2, 12)),
         marches=BAYES,
     ),
@@ -395,7 +400,7 @@ _COMPOSITES = {
     ),
     "lstm_two_layers_both_ways": OperatorCase(
         make=calls_layer(
-            nn.LSTM(16, 6, num_layers=2, bidirectional=True, dropout=0.2), lambda lstm, x: torch.cat(lstm(x)[1], 2)
+            nn.LSTM(16, 6, num_layers=2, bidirectional=True, dropout=0.2), lambda lstm, x: _both(lstm(x)[1], 2)
         ),
         shapes=((5, 3, 16),),
         marches=BAYES,
