@@ -56,11 +56,6 @@ struct BpuLayer {
 // Finds the smallest and the largest real value of the output; NaN, twice, where there is one.
 BPU_ENGINE_EXPORT int32_t bpu_layer_range(const BpuLayer* layer, const float* accumulators, float* found, int32_t threads);
 
-// Gives the output's integers and their real values (`values` may be null), and a bit per element that says whether
-// the gradient passes (`mask` may be null). The values may take the accumulators' place.
-BPU_ENGINE_EXPORT int32_t bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values,
-                                        uint8_t* mask, int32_t threads);
-
 // What a march allows of the parameters that are chosen for a layer.
 struct BpuMarch {
   int32_t rounds;  // at the second shift; otherwise it floors
@@ -89,8 +84,9 @@ struct BpuTraining {
   const double* sums;             // of the weights' absolute integers
 };
 
-// Observes the output, chooses the board's parameters, and gives what bpu_layer_output gives. Returns 2, and changes
-// nothing, where a real output to be observed is not finite.
+// Observes the output, chooses the board's parameters, and gives the output's integers, their real values (`values` may
+// be null, or the accumulators), and a bit per element that says whether the gradient passes (`mask` may be null).
+// Returns 2, and changes nothing, where a real output to be observed is not finite.
 BPU_ENGINE_EXPORT int32_t bpu_train_layer(const BpuTraining* training, const float* accumulators, int8_t* steps,
                                        float* values, uint8_t* mask, int32_t threads);
 

@@ -359,11 +359,6 @@ int32_t bpu_layer_range(const BpuLayer* layer, const float* accumulators, float*
   return bpu::without_throwing([&] { bpu::layer_range(*layer, accumulators, found, threads); });
 }
 
-int32_t bpu_layer_output(const BpuLayer* layer, const float* accumulators, int8_t* steps, float* values, uint8_t* mask,
-                         int32_t threads) {
-  return bpu::without_throwing([&] { bpu::layer_output(*layer, accumulators, steps, values, mask, threads); });
-}
-
 int32_t bpu_layer_gradient(const BpuLayer* layer, const float* gradient, const uint8_t* mask, float* masked, float* sums,
                            int32_t threads) {
   return bpu::without_throwing([&] {

@@ -9,16 +9,12 @@ import ctypes
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..engine.backend import native_library
 from ..engine.library import load_library
 from ..errors import ArgumentError
-from ..fixed_point import Multiplier, half
-from ..march import MarchRow
-from ..multiplier import Bias, ResidualScale
 
 __all__ = ["ACTIVATIONS", "Layer", "LayerPass", "has_passes", "run_pass"]
 
@@ -126,47 +122,3 @@ class LayerPass:
         found = torch.empty(2)
         run_pass("bpu_layer_range", ctypes.addressof(self.layer), self.acc.data_ptr(), found.data_ptr())
         return found
-
-    def output(
-        self,
-        row: MarchRow,
-        multiplier: Multiplier,
-        bias: Bias | None,
-        residual: ResidualScale | None,
-        *,
-        limits: tuple[int, int],
-    ) -> Tensor:
-        """Return the output's integers, int8.
-
-        Equations (1), (3), (5) and (6), as ``finish`` has them; the sums must fit 32 bits.
-
-        Args:
-            row: the march.
-            multiplier: numpy arrays.
-            bias: numpy arrays.
-            residual: numpy arrays.
-            limits: smallest and largest integer of the output, with its activation.
-        """
-        layer, channels = self.layer, self.layer.channels
-        if (residual is None) == self.adds:
-            raise ArgumentError("expected a residual and its scales, or neither")
-        right = np.asarray(multiplier.output_right_shift)
-        rounding = half(right, np) if row.rounds else np.zeros_like(right)
-        arrays: dict[str, Any] = {
-            "before": 0 if bias is None else bias.shifted(),
-            "accu": multiplier.accu_right_shift,
-            "scale": multiplier.output_scale,
-            "rounding": rounding,
-            "right": right,
-        }
-        if residual is not None:
-            shift = np.asarray(residual.sumin_left_shift)
-            arrays["residual_scale"] = residual.sumin_scale
-            arrays["residual_left"], arrays["residual_right"] = np.clip(shift, 0, 31), np.clip(-shift, 0, 31)
-        stored = {n: np.ascontiguousarray(np.broadcast_to(v, channels), np.int32) for n, v in arrays.items()}
-        for name, array in stored.items():
-            setattr(layer, name, array.ctypes.data)
-        layer.low, layer.high = limits
-        steps = torch.empty_like(self.acc, dtype=torch.int8)
-        run_pass("bpu_layer_output", ctypes.addressof(layer), self.acc.data_ptr(), steps.data_ptr(), None, None)
-        return steps
