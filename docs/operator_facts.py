@@ -33,8 +33,18 @@ __all__ = ["Seen", "field_summaries", "golden_cases", "module_name", "seen", "ta
 GOLDEN = Path(__file__).parent.parent / "packages" / "bpu-kernels" / "tests" / "golden"
 
 SYMBOLS = {
-    **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "matmul": "@", "pow": "**"},
-    **{"eq": "==", "ge": ">=", "gt": ">", "le": "<=", "lt": "<", "ne": "!="},
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "truediv": "/",
+    "matmul": "@",
+    "pow": "**",
+    "eq": "==",
+    "ge": ">=",
+    "gt": ">",
+    "le": "<=",
+    "lt": "<",
+    "ne": "!=",
 }
 """Function of the module operator -> what people write."""
 
