@@ -172,6 +172,7 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
     "nn": (
         "Interpolate(*, scale_factor=None, size=None, mode='nearest', align_corners=None, recompute_scale_factor=None)",
         "Pow(exponent)",
+        "Correlation(kernel_size=1, max_displacement=1, stride1=1, stride2=1, pad_size=0, is_multiply=True)",
         *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Div", "Erf", "Exp", "Floor"),
         *("HardLog", "Reciprocal", "Sin", "Sinh", "Sqrt", "Tan"),
     ),

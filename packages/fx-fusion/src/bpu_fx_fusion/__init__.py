@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .batch_norm import BATCH_NORMS, CONVS, FoldedLinear, fold_batch_norm, fold_refusal
+from .correlation import Correlation, correlation_windows, displacements
 from .errors import ConfigError, FxFusionError, InputShapeError, PatternError, TraceError, UsageError, WrapError
 from .float_functional import FloatFunctional
 from .float_modules import (
@@ -175,6 +176,7 @@ __all__ = [
     "ConvTransposeBNReLU62d",
     "ConvTransposeReLU2d",
     "ConvTransposeReLU62d",
+    "Correlation",
     "Cos",
     "Cosh",
     "Div",
@@ -244,6 +246,8 @@ __all__ = [
     "batch_norm_of_maps",
     "copy_attributes",
     "copy_structure",
+    "correlation_windows",
+    "displacements",
     "fold_batch_norm",
     "fold_refusal",
     "functional_to_module",

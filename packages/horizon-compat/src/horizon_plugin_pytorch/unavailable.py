@@ -73,7 +73,6 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
         "AnchorGenerator": _OUTSIDE,
         "BgrToYuv444": "use functional.bgr2centered_yuv before the model",
         "ChannelShuffle": "use torch.nn.ChannelShuffle, or write it as reshape, transpose, reshape",
-        "Correlation": _OUTSIDE,
         "DetectionPostProcess": _OUTSIDE,
         "DetectionPostProcessV1": _OUTSIDE,
         "LayerNorm": "use torch.nn.LayerNorm, which is quantized",

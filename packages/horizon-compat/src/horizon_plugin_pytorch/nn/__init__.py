@@ -9,6 +9,7 @@ from bpu_fx_fusion import Asinh as Asinh
 from bpu_fx_fusion import Atan as Atan
 from bpu_fx_fusion import Atanh as Atanh
 from bpu_fx_fusion import Ceil as Ceil
+from bpu_fx_fusion import Correlation as Correlation
 from bpu_fx_fusion import Cos as Cos
 from bpu_fx_fusion import Cosh as Cosh
 from bpu_fx_fusion import Div as Div

@@ -5,60 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bpu_fx_fusion import FloatFunctional
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.march import MarchRow
-from bpu_kernels.ops.concat import Concat
 
-from ..op import Operator, OpRow, Output
-from ..qat_module import QATModule
+from ..op import OpRow
 from ..qtensor import QTensor
-from ..quantized_module import QuantizedModule
 from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
 from .copied import copied
 from .dropout import QATDropout
 from .functional import QATFloatFunctional
 from .gates import QATLSTMCell
+from .joined import Joined, QATJoin
 
 __all__ = ["ROWS"]
-
-
-class Joined(nn.Module):
-    """Results of one module joined along an axis: they have one scale, so integers are copied."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
-
-class JoinOperator(Operator):
-    """Concatenation of tensors of one scale."""
-
-    own_scale: ClassVar[bool] = False
-    keeps_grid: ClassVar[bool] = True
-    config: ClassVar[tuple[str, ...]] = ("dim",)
-    dim: int
-
-    def real(self, *inputs: Tensor) -> Tensor:
-        """Join."""
-        return torch.cat(inputs, self.dim)
-
-    def steps(self, out: Output, *inputs: QTensor) -> QTensor:
-        """Copy."""
-        return inputs[0].invoke(Concat(axis=self.dim), self.row, *inputs, scale=out.scale, dtype=out.dtype)
-
-
-class QuantizedJoin(JoinOperator, QuantizedModule):
-    """Concatenation of integers of one scale."""
-
-
-class QATJoin(JoinOperator, QATModule):
-    """The same under quantization-aware training."""
-
-    quantized = QuantizedJoin
 
 
 class LSTMOperator(CompositeOperator):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_fx_fusion import MultiScaleRoIAlign, RoIAlign
+from bpu_fx_fusion import Correlation, MultiScaleRoIAlign, RoIAlign
 
 from .case import BAYES, MAP, PAIR, TOKENS, OperatorCase, calls, calls_layer
 
@@ -79,6 +79,16 @@ SELECTIONS: dict[str, OperatorCase] = {
             ("bilinear", "border", True),
             ("nearest", "zeros", True),
             ("nearest", "border", False),
+        )
+    },
+    **{
+        f"correlation_{name}": OperatorCase(
+            make=calls_layer(made, lambda layer, x, y: layer(x, y)), shapes=PAIR, marches=BAYES
+        )
+        for name, made in (
+            ("of_points", Correlation(1, 2, 1, 2, 2)),
+            ("of_patches", Correlation(3, 1, 2, 1, 1)),
+            ("of_differences", Correlation(1, 1, 1, 1, 0, is_multiply=False)),
         )
     },
     "roi_align": OperatorCase(
