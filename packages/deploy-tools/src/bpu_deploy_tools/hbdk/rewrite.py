@@ -8,6 +8,7 @@
     x -> ReLU, where x has other readers       x -> copy -> ReLU
     padding -> padding, the first an output    padding -> copy -> padding
     some pools and dilated convolutions        see ``windows``
+
 What cannot be brought into a form that they take is refused with the reason. All of this was found by black-box runs.
 """
 
