@@ -58,7 +58,7 @@ def test_residual_of_another_shape_or_type_is_refused() -> None:
     acc = torch.zeros(1, 3, 4, 4)
     for residual in (torch.zeros(1, 3, 1, 1, dtype=torch.int8), torch.zeros(1, 3, 4, 4, dtype=torch.int16)):
         with pytest.raises(ArgumentError, match=r"expected a residual torch\.int8"):
-            LayerPass(acc, 1, residual=(residual, None))
+            LayerPass(acc, 1, residual=(residual, acc))
 
 
 def test_accumulators_dense_in_no_layout_are_copied() -> None:

@@ -131,7 +131,8 @@ def test_layer_under_training(
     top = min(127, round(6.0 / float(scale))) if activation == "relu6" else 127
     expected = finish(kernel, acc.to(torch.int32), row, added).clamp(max=top)
 
-    layer = LayerPass(acc.clone(), 1, residual=None if added is None else (added, values), activation=activation)
+    both = None if added is None or values is None else (added, values)
+    layer = LayerPass(acc.clone(), 1, residual=both, activation=activation)
     found = LayerTraining(row, **operands).run(layer, by, needs_gradient=True)
     assert found is not None
     assert found.passes is not None

@@ -84,8 +84,8 @@ struct BpuTraining {
   const double* sums;             // of the weights' absolute integers
 };
 
-// Observes the output, chooses the board's parameters, and gives the output's integers, their real values (`values` may
-// be null, or the accumulators), and a bit per element that says whether the gradient passes (`mask` may be null).
+// Observes the output, chooses the board's parameters, and gives the output's integers, their real values (which may
+// take the accumulators' place), and a bit per element that says whether the gradient passes (`mask` may be null).
 // Returns 2, and changes nothing, where a real output to be observed is not finite.
 BPU_ENGINE_EXPORT int32_t bpu_train_layer(const BpuTraining* training, const float* accumulators, int8_t* steps,
                                        float* values, uint8_t* mask, int32_t threads);

@@ -204,7 +204,6 @@ BPU_INLINE void output_block(const BpuLayer& l, const Parameters& p, const Block
   });
   int8_t* BPU_RESTRICT steps = to.steps + offset;
   for (int64_t i = 0; i < count; ++i) steps[i] = static_cast<int8_t>(computed[i]);
-  if (to.values == nullptr) return;
   float* BPU_RESTRICT values = to.values + offset;  // may be where the accumulators were, which are not needed again
   const float scale = l.value_scale;
   for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(computed[i]) * scale;

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
+import bpu_kernels
 from bpu_kernels import Program
+from bpu_kernels.whole_file import replace_file
 from bpu_qat_nn import QTensor
 
 from .errors import ManifestError
@@ -89,6 +92,14 @@ class Manifest:
             if isinstance(error, ManifestError):
                 raise
             raise ManifestError(f"expected a manifest as Manifest.to_json writes it: {error!r}") from error
+
+    def save(self, folder: str | Path, programs: Mapping[str, Program]) -> None:
+        """Write ``manifest.json`` and the Programs, ``<name>.bpu``, into a folder, which is made if need be."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / "manifest.json", self.to_json().encode())
+        for name, program in programs.items():
+            bpu_kernels.save(program, folder / f"{name}.bpu")
 
     def __str__(self) -> str:
         lines = []

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-import bpu_kernels
 from bpu_kernels import Program
 from bpu_qat_nn import QTensor, QuantizedGraphModule
 
@@ -108,12 +107,7 @@ class Segments:
 
     def save(self, folder: str | Path) -> None:
         """Write ``manifest.json`` and the Programs, ``<name>.bpu``; CPU steps are code of the model and stay there."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").write_text(self.manifest.to_json(), encoding="utf-8")
-        for part in self._parts:
-            if part.program is not None:
-                bpu_kernels.save(part.program, folder / f"{part.name}.bpu")
+        self.manifest.save(folder, {part.name: part.program for part in self._parts if part.program is not None})
 
     def _evaluate(
         self, args: Any, kwargs: Mapping[str, Any], step: Callable[[Segment, dict[str, Any]], Mapping[str, Any]]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import bpu_kernels
 from bpu_kernels import Node, Program, ProgramInput, ProgramOutput
 from bpu_kernels.dtypes import qint32
 from bpu_kernels.ops.constant import Constant
@@ -42,11 +41,7 @@ class ProgramStages:
 
     def save(self, folder: str | Path) -> None:
         """Write ``manifest.json`` and the Programs, ``<name>.bpu``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").write_text(self.manifest.to_json(), encoding="utf-8")
-        for name, part in self.stages.items():
-            bpu_kernels.save(part, folder / f"{name}.bpu")
+        self.manifest.save(folder, self.stages)
 
 
 def split_program(program: Program, cuts: Sequence[str | Sequence[str]]) -> ProgramStages:

@@ -70,8 +70,7 @@ class LayerPass:
     Args:
         acc: float32, integer-valued.
         channel_axis: which axis of it the output channels are.
-        residual: its steps (int8) and real values (float32), of the accumulators' shape; None without. The real values
-            count where the real outputs do.
+        residual: its steps (int8) and real values (float32), of the accumulators' shape; None without.
         activation: of the real outputs, a key of ``ACTIVATIONS``.
     """
 
@@ -80,7 +79,7 @@ class LayerPass:
         acc: Tensor,
         channel_axis: int,
         *,
-        residual: tuple[Tensor, Tensor | None] | None = None,
+        residual: tuple[Tensor, Tensor] | None = None,
         activation: str | None = None,
     ) -> None:
         layout = _layout(acc, channel_axis)
@@ -96,7 +95,7 @@ class LayerPass:
         if residual is not None:
             steps, values = residual
             self.layer.residual = self._pointer(steps, torch.int8)
-            self.layer.residual_value = None if values is None else self._pointer(values, torch.float32)
+            self.layer.residual_value = self._pointer(values, torch.float32)
 
     def _pointer(self, residual: Tensor, dtype: torch.dtype) -> int:
         """Return where the library reads a residual, which it trusts to have the accumulators' shape and layout."""
@@ -114,9 +113,8 @@ class LayerPass:
             unit: real value of an accumulator's unit, float32, one per channel.
             bias: real, float32, one per channel.
         """
-        sizes = [unit.numel(), bias.numel()]
-        if sizes != [self.layer.channels] * 2 or self.adds != bool(self.layer.residual_value):
-            raise ArgumentError(f"expected unit, bias (and residual) in real values for {self.layer.channels} channels")
+        if [unit.numel(), bias.numel()] != [self.layer.channels] * 2:
+            raise ArgumentError(f"expected unit and bias for {self.layer.channels} channels")
         given = [each.to(torch.float32).contiguous() for each in (unit, bias)]
         self.layer.unit, self.layer.bias = (each.data_ptr() for each in given)
         found = torch.empty(2)

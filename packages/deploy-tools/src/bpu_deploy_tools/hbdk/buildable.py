@@ -15,9 +15,9 @@ from bpu_kernels.ops.sample import GridSample, RoiAlign
 
 from .idle import moves_nothing
 
-__all__ = ["CONVOLUTIONS", "NOT_BUILT", "expect_buildable"]
+__all__ = ["NOT_BUILT", "expect_buildable"]
 
-CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d)
+_CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d)
 
 _OURS = "its rule is ours, and what the hardware computes has not been recorded"
 
@@ -56,7 +56,7 @@ def expect_buildable(program: Program, nodes: Sequence[Node], specs: Mapping[str
     problems += [
         Problem(node.name, (f"{node.kernel.name} of a constant (expected: features that the inputs give)",))
         for node in nodes
-        if isinstance(node.kernel, CONVOLUTIONS) and node.inputs[0] in constants
+        if isinstance(node.kernel, _CONVOLUTIONS) and node.inputs[0] in constants
     ]
     problems += [
         Problem(node.name, (f"{node.kernel.name}: {NOT_BUILT[type(node.kernel)]} (expected: {_ON_THE_CPU})",))
