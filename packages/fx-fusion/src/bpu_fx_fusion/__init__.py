@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .batch_norm import BATCH_NORMS, CONVS, FoldedLinear, fold_batch_norm, fold_refusal
-from .correlation import Correlation, correlation_windows, displacements
+from .correlation import Correlation, correlation_displacements, correlation_windows
 from .errors import ConfigError, FxFusionError, InputShapeError, PatternError, TraceError, UsageError, WrapError
 from .float_functional import FloatFunctional
 from .float_modules import (
@@ -246,8 +246,8 @@ __all__ = [
     "batch_norm_of_maps",
     "copy_attributes",
     "copy_structure",
+    "correlation_displacements",
     "correlation_windows",
-    "displacements",
     "fold_batch_norm",
     "fold_refusal",
     "functional_to_module",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .errors import UsageError
 from .leaf import register_leaf_module
 
-__all__ = ["Correlation", "correlation_windows", "displacements"]
+__all__ = ["Correlation", "correlation_displacements", "correlation_windows"]
 
 
 @register_leaf_module
@@ -59,7 +59,7 @@ class Correlation(nn.Module):
         """Return (N, displacements, H', W') of two maps (N, C, H, W); displacements go row by row."""
         x, y = (F.pad(each, (self.pad_size,) * 4) for each in (x, y))
         patches, means = torch.cat(list(correlation_windows(self, x, 0, 0)), 1), []
-        for down, right in displacements(self):
+        for down, right in correlation_displacements(self):
             moved = torch.cat(list(correlation_windows(self, y, down, right)), 1)
             product = patches * moved if self.is_multiply else (patches - moved).abs()
             means.append(product.mean(1, keepdim=True))
@@ -73,7 +73,7 @@ class Correlation(nn.Module):
         )
 
 
-def displacements(correlation: Any) -> list[tuple[int, int]]:
+def correlation_displacements(correlation: Any) -> list[tuple[int, int]]:
     """Return the displacements down and to the right, in the order of the output's channels."""
     reach = correlation.max_displacement // correlation.stride2
     steps = [step * correlation.stride2 for step in range(-reach, reach + 1)]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from bpu_fx_fusion import Abs, Correlation, FloatFunctional, correlation_windows, displacements
+from bpu_fx_fusion import Abs, Correlation, FloatFunctional, correlation_displacements, correlation_windows
 from bpu_kernels.dtypes import qint16
 
 from ..op import OpRow
@@ -39,7 +39,7 @@ class CorrelationOperator(CompositeOperator):
         part: Any = self
         x, y = (pad(each) for pad, each in zip((part.pad_x, part.pad_y), inputs, strict=True))
         patches, means = self._joined(part.windows_x, x, 0, 0), []
-        for down, right in displacements(self):
+        for down, right in correlation_displacements(self):
             moved = self._joined(part.windows_y, y, down, right)
             if self.is_multiply:
                 compared = part.product.mul(patches, moved)
