@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten_with_path, tree_map_with_path
 
 from bpu_kernels import Program
 from bpu_kernels.march import march_row
-from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule
+from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule, preserved_paths
 
 from .eager import announcing, row_of_converted
 from .errors import LoweringError
@@ -51,6 +51,11 @@ def lower(
     row = march_row(quantized.march) if traced else row_of_converted(quantized)  # type: ignore[arg-type]
     if row is None:
         raise LoweringError(f"expected the model that convert_fx or convert returned, got {type(quantized).__name__}")
+    kept = preserved_paths(quantized)
+    if kept:
+        raise LoweringError(
+            f"{', '.join(kept)} stayed under QAT (set_preserve_qat_mode), which has no Program; convert without that"
+        )
     recorder = Recorder(row)
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad():
