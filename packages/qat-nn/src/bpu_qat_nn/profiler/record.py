@@ -25,7 +25,7 @@ from ..qtensor import QTensor
 from .places import kind_of, places
 from .watch import Heard, watched
 
-__all__ = ["Call", "Recording", "arguments_of", "record", "tensors_in"]
+__all__ = ["Call", "Recording", "arguments_of", "function_path", "record", "tensors_in"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,9 +217,14 @@ class _Following(Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         self.recorder.begin(args, kwargs)
         result = super().run_node(n)
-        owner = owner_of(n)
-        self.recorder.end(f"{owner}.{n.name}" if owner else n.name, _name_of(n), _function_of(n), result)
+        self.recorder.end(function_path(n), _name_of(n), _function_of(n), result)
         return result
+
+
+def function_path(node: Node) -> str:
+    """Return how the call of a function is named: path of the module whose forward it stands in, name of the node."""
+    owner = owner_of(node)
+    return f"{owner}.{node.name}" if owner else node.name
 
 
 def _calls_function(node: Node) -> bool:
