@@ -7,6 +7,7 @@ which layer is bad?              ``model_profiler`` (everything in one call), ``
 what does a layer get and give?  ``get_raw_features``, ``profile_featuremap``, ``compare_weights``
 is it quantized as I meant?      ``check_qconfig``, ``check_deploy_device``
 what of the model's structure?   ``check_unfused_operations``, ``get_module_called_count``
+where does the memory go?        ``show_cuda_memory_consumption``
 ===============================  ====================================================================================
 
 All take models of every stage that the question makes sense for, calibrating or not, traced or of the eager mode, and
@@ -16,6 +17,7 @@ leave them as they were. They write files only where ``out_dir`` is given; only 
 from __future__ import annotations
 
 from .called_count import get_module_called_count
+from .cuda_memory import MemoryRow, show_cuda_memory_consumption
 from .deploy_device import check_deploy_device
 from .measures import SIMILARITIES, Similarity
 from .model_profiler import MODES, ModelProfile, model_profiler
@@ -34,6 +36,7 @@ __all__ = [
     "ComparedWeights",
     "FeatureStatistics",
     "FeaturemapSimilarity",
+    "MemoryRow",
     "ModelProfile",
     "QConfigInfo",
     "RawFeature",
@@ -52,4 +55,5 @@ __all__ = [
     "model_profiler",
     "profile_featuremap",
     "record",
+    "show_cuda_memory_consumption",
 ]

@@ -13,7 +13,7 @@ from .places import places
 from .record import arguments_of
 from .watch import Heard, watched
 
-__all__ = ["get_module_called_count"]
+__all__ = ["get_module_called_count", "leaves_of"]
 
 
 def get_module_called_count(
@@ -32,7 +32,7 @@ def get_module_called_count(
         check_leaf_module: tells whether a module counts as a whole; None: operators and modules without children do.
         print_tabulate: print a table.
     """
-    leaves = list(places(model) if check_leaf_module is None else _leaves("", model, check_leaf_module))
+    leaves = leaves_of(model, check_leaf_module)
     counts = {path: 0 for path, _ in leaves}
 
     def count(heard: Heard, result: Any) -> None:
@@ -44,6 +44,11 @@ def get_module_called_count(
     if print_tabulate:
         print(text_table(("name", "called times"), [(name, str(times)) for name, times in counts.items()]))
     return counts
+
+
+def leaves_of(model: nn.Module, is_leaf: Callable[[nn.Module], bool] | None) -> list[tuple[str, nn.Module]]:
+    """Return (path, module) of what counts as a whole; None as of ``get_module_called_count``."""
+    return list(places(model) if is_leaf is None else _leaves("", model, is_leaf))
 
 
 def _leaves(path: str, module: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> Iterator[tuple[str, nn.Module]]:
