@@ -26,6 +26,7 @@ from bpu_qat_nn.ops.weighted import WeightedQAT
 from bpu_qat_nn.profiler import SIMILARITIES, featuremap_similarity
 from bpu_qat_nn.profiler.places import places
 from bpu_qat_nn.testing import NETS, NetCase, calibrate, prepared, real_inputs
+from bpu_qat_nn.testing.case import Between
 from bpu_qat_nn.testing.classifiers import MobileNet, ResNet
 from bpu_qconfig import FakeQuantState, default_qat_8bit_fake_quant_qconfig, set_fake_quantize
 
@@ -152,6 +153,19 @@ def test_functions_have_rows_and_same_input_errors_of_one_rounding() -> None:
     assert all(row.similarity > 0.99 for row in found.values())
 
 
+def test_parts_of_an_operator_that_has_a_row_need_none_in_float() -> None:
+    model = Between(nn.LayerNorm([8, 8])).eval()
+    quantized = prepared(model, "bayes")
+    calibrate(quantized, ((2, 3, 8, 8),))
+    x = real_inputs(((2, 3, 8, 8),), 1)
+
+    found = featuremap_similarity(model, quantized, x)
+    assert [row.name for row in found] == ["quant", "body", "dequant"]
+    assert found.unpaired == ()
+    parts = [row.name for row in featuremap_similarity(quantized, convert_fx(quantized), x)]
+    assert [name for name in parts if name.startswith("body.")]
+
+
 class EagerNet(nn.Module):
     """Modules and methods only."""
 
@@ -179,7 +193,7 @@ def test_eager_models_are_compared_with_the_fused_float_model() -> None:
     assert found[3].type == "ConvAdd2d"
     assert found[3].similarity > 0.99
     unfused = featuremap_similarity(EagerNet().eval(), quantized, X)
-    assert unfused.unpaired == (("add", "it is fused in the second model only; fuse the first one in the same way"),)
+    assert unfused.unpaired == (("add", "it is fused in one model only; fuse both in the same way"),)
     assert {row.error_in_scales for row in featuremap_similarity(quantized, convert(quantized), X)} == {0.0, None}
 
 

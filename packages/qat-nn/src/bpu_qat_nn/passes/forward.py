@@ -33,8 +33,8 @@ def evaluated(model: nn.Module, *, quantizes: bool | None = None) -> Iterator[No
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, training in modes:  # what is around a module comes before it, so each has the last word on itself
+            module.train(training)
         for each, (observes, quantized) in zip(fakes, switches, strict=True):
             each.enable_observer(observes)
             each.enable_fake_quant(quantized)

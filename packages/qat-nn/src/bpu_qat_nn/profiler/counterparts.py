@@ -47,25 +47,30 @@ class Pairs:
 
     pairs: tuple[Pair, ...]
     unpaired: tuple[tuple[str, str], ...]
-    """Calls of the second model that have no counterpart, each with the reason."""
+    """Calls of the second model that have no counterpart, each with the reason; not the parts of one that has."""
 
 
 def as_graph(model: nn.Module, beside: nn.Module, example_inputs: Any) -> nn.Module:
     """Return a float model as the graph that ``prepare_qat_fx`` starts from, if it is compared with one of that origin.
 
-    Functions then have the names that they have there. Modules are shared with the model. A model that cannot be traced
-    is returned as it is; so is one that has a graph already, and one beside a model of the eager mode.
+    Functions then have the names that they have there; with and without example inputs these may differ, and the graph
+    with more of the same is taken. Modules are shared with the model. A model that cannot be traced is returned as it
+    is; so is one that has a graph already, and one beside a model of the eager mode.
     """
     if isinstance(model, GraphModule) or not isinstance(beside, GraphModuleWithAttr):
         return model
+    wanted = beside.generated_modules.keys()
+    found: list[GraphModuleWithAttr] = []
     for example in (None, example_inputs):
         try:
             traced = trace(model, example)
         except TraceError:
             continue
         functional_to_module(traced)
-        return traced
-    return model
+        found.append(traced)
+        if wanted <= traced.generated_modules.keys():
+            return traced
+    return max(found, key=lambda each: len(wanted & each.generated_modules.keys()), default=model)
 
 
 def fused_modules(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
@@ -101,7 +106,8 @@ def pair_calls(
             unpaired.append((call.label, reason))
         else:
             pairs.append(Pair(first=chain, second=call))
-    return Pairs(pairs=tuple(pairs), unpaired=tuple(unpaired))
+    whole = tuple(f"{pair.second.path}." for pair in pairs)
+    return Pairs(pairs=tuple(pairs), unpaired=tuple(each for each in unpaired if not each[0].startswith(whole)))
 
 
 def _chain(recording: Recording, start: Call, paths: tuple[str, ...]) -> tuple[Call, ...] | None:
@@ -121,8 +127,8 @@ def _objection(chain: tuple[Call, ...] | None, call: Call) -> str:
     """Return why two calls cannot be compared; empty if they can."""
     if chain is None:
         return "the first model has no such place"
-    if len(chain) == 1 and _is_fused(call.module) and not _is_fused(chain[0].module):
-        return "it is fused in the second model only; fuse the first one in the same way"
+    if len(chain) == 1 and _is_fused(call.module) is not _is_fused(chain[0].module):
+        return "it is fused in one model only; fuse both in the same way"
     shapes = [[x.numel() for x in tensors] for tensors in (chain[-1].outputs, tensors_in(call.result))]
     return "" if shapes[0] == shapes[1] else "the results have different shapes"
 

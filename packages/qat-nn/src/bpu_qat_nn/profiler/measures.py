@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ class Similarity:
     threshold: float | None
     """Beyond it a place is marked; None: nothing is."""
     more_is_better: bool
+    best: float = 0.0
+    """What equal tensors give, as far as it is finite: where bars of a chart start."""
 
     def of(self, reference: Tensor, tensor: Tensor) -> float:
         """Measure."""
@@ -64,7 +66,7 @@ def _sqnr(reference: Tensor, tensor: Tensor) -> float:
 
 
 SIMILARITIES: dict[str, Similarity] = {
-    "Cosine": Similarity(name="Cosine", function=_cosine, threshold=0.99, more_is_better=True),
+    "Cosine": Similarity(name="Cosine", function=_cosine, threshold=0.99, more_is_better=True, best=1.0),
     "MSE": Similarity(name="MSE", function=F.mse_loss, threshold=None, more_is_better=False),
     "L1": Similarity(name="L1", function=F.l1_loss, threshold=None, more_is_better=False),
     "KL": Similarity(name="KL", function=_kl, threshold=None, more_is_better=False),
@@ -92,6 +94,4 @@ def similarity_of(given: str | SimilarityFunction, threshold: float | None = Non
         found = Similarity(name=name, function=given, threshold=None, more_is_better=False)
     if threshold is None:
         return found
-    return Similarity(
-        name=found.name, function=found.function, threshold=threshold, more_is_better=found.more_is_better
-    )
+    return replace(found, threshold=threshold)

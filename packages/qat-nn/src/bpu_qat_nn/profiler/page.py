@@ -21,6 +21,8 @@ class Chart:
     """None and what is not finite have no bar."""
     marked: Sequence[bool] = ()
     """Bars in the colour of warnings; none if empty."""
+    base: float = 0.0
+    """The value from which the bars start."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,18 @@ def _table(table: Table) -> str:
 def _chart(chart: Chart) -> str:
     values = [value if value is not None and math.isfinite(value) else None for value in chart.values]
     known = [value for value in values if value is not None]
-    low, high = min([0.0, *known]), max([0.0, *known])
+    low, high = min([chart.base, *known]), max([chart.base, *known])
     unit = _HEIGHT / ((high - low) or 1.0)
     marked = chart.marked or [False] * len(values)
     bars = [
-        _bar(index, name, value, mark, (high - max(value, 0.0)) * unit, abs(value) * unit)
+        _bar(index, name, value, mark, (high - max(value, chart.base)) * unit, abs(value - chart.base) * unit)
         for index, (name, value, mark) in enumerate(zip(chart.names, values, marked, strict=True))
         if value is not None
     ]
-    width = _BAR * max(1, len(values)) + 70
+    width, base = _BAR * max(1, len(values)) + 70, (high - chart.base) * unit
     axis = (
         f'<text x="{width - 64}" y="10">{high:.4g}</text><text x="{width - 64}" y="{_HEIGHT}">{low:.4g}</text>'
-        f'<line x1="0" x2="{width - 70}" y1="{high * unit:.1f}" y2="{high * unit:.1f}" stroke="#888"/>'
+        f'<line x1="0" x2="{width - 70}" y1="{base:.1f}" y2="{base:.1f}" stroke="#888"/>'
     )
     return (
         f"<figure><figcaption>{escape(chart.title)}</figcaption>\n"

@@ -171,7 +171,7 @@ def similarity_sections(found: FeaturemapSimilarity) -> list[Section]:
     worst = found.by_operator_error.cells()[:10]
     headings = tuple(found.measure.name if each == "similarity" else each for each in _HEADINGS)
     charts = (
-        Chart(found.measure.name, names, [row.similarity for row in found], bad),
+        Chart(found.measure.name, names, [row.similarity for row in found], bad, found.measure.best),
         Chart("error in scales on the same inputs", names, [row.same_input_error_in_scales for row in found]),
     )
     return [
