@@ -108,11 +108,16 @@ def _source(node: Node) -> Any:
     return node.args[0] if node.args else node.kwargs["input"]
 
 
+_SET_BY_USERS = ("qconfig", "preserve_qat_mode")
+"""Attributes of a layer that say how it shall be quantized."""
+
+
 def _in_place_of(layer: nn.Module, made: nn.Module) -> nn.Module:
     """Give a module what the user set on the layer whose place it takes."""
     vars(made)["written_as"] = type(layer)
-    if hasattr(layer, "qconfig"):
-        vars(made)["qconfig"] = layer.qconfig
+    for name in _SET_BY_USERS:
+        if hasattr(layer, name):
+            vars(made)[name] = getattr(layer, name)
     return made.train(layer.training)
 
 
