@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import UsageError
 from .leaf import register_leaf_module
 
 
@@ -274,6 +275,37 @@ class ScaledDotProduct(nn.Module):
         return f"scale={self.scale}, dropout_p={self.dropout_p}"
 
 
+@register_leaf_module
+class ChannelShuffle(nn.Module):
+    """Put the channels in another order; torch.nn.ChannelShuffle takes a number of groups instead.
+
+    Args:
+        shuffle_index: For each channel of the result, the channel that it is; every channel once.
+
+    Raises:
+        UsageError: A channel is missing, or there more than once.
+    """
+
+    shuffle_index: Tensor
+
+    def __init__(self, shuffle_index: Sequence[int]) -> None:
+        super().__init__()
+        if isinstance(shuffle_index, int) or sorted(shuffle_index) != [*range(len(shuffle_index))]:
+            raise UsageError(
+                f"Expected every channel once, such as [0, 2, 1, 3], got {shuffle_index}; for a number of groups use "
+                "torch.nn.ChannelShuffle."
+            )
+        self.register_buffer("shuffle_index", torch.tensor(shuffle_index), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x of shape (N, C, ...) with its channels in order."""
+        return x.index_select(1, self.shuffle_index)
+
+    def extra_repr(self) -> str:
+        """Show the order."""
+        return f"{self.shuffle_index.tolist()}"
+
+
 class Unary(nn.Module):
     """Apply one function to every element; `Exp`, `Sqrt` and the others below differ only in `function`."""
 
@@ -312,3 +344,6 @@ Sin = _unary("Sin", torch.sin, "sin(x)")
 Sinh = _unary("Sinh", torch.sinh, "sinh(x)")
 Sqrt = _unary("Sqrt", torch.sqrt, "the square root of x")
 Tan = _unary("Tan", torch.tan, "tan(x)")
+
+Selu = nn.SELU
+"""The vendor's name of torch's module."""
