@@ -71,6 +71,8 @@ def tests(session: nox.Session, torch: str) -> None:
     """Test all packages together; ``nox -s 'tests(2.13.0)' -- ARGS`` passes ARGS to pytest."""
     requirement = TORCH if torch == TORCHES[0] else f"torch=={torch}"
     session.install(requirement, *group("test"), *group("onnx"), *editable())
+    if torch == TORCHES[0]:
+        session.install("--no-deps", "torchvision==0.28.0", "pillow")  # torchvision asks for a CUDA build of torch
     session.run("pytest", *(session.posargs or ["-n", "2"]), env=one_thread_per_worker())
     if os.environ.get("CI") and torch != TORCHES[0]:
         shutil.rmtree(session.virtualenv.location)  # CUDA builds take gigabytes

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bpu_fx_fusion
-from bpu_fx_fusion import Clamp, FloatFunctional, Interpolate, Pad, Unary, fuse_fx
+from bpu_fx_fusion import ChannelShuffle, Clamp, FloatFunctional, Interpolate, Pad, Unary, UsageError, fuse_fx
 
 UNARY = {
     "Acos": torch.acos,
@@ -150,3 +150,14 @@ def test_float_functional_computes_as_torch(method: str) -> None:
 
     values = [resolve(a) for a in arguments]
     torch.testing.assert_close(getattr(FloatFunctional(), method)(*values), function(*values), rtol=0, atol=0)
+
+
+def test_channel_shuffle_puts_channels_in_the_given_order() -> None:
+    x = torch.arange(12.0).reshape(1, 4, 3)
+    assert torch.equal(ChannelShuffle([2, 0, 3, 1])(x), x[:, [2, 0, 3, 1]])
+
+
+@pytest.mark.parametrize("index", [[0, 0, 1], [1, 2, 3], 4], ids=["twice", "missing", "groups"])
+def test_channel_shuffle_takes_every_channel_once(index: Any) -> None:
+    with pytest.raises(UsageError, match="every channel once"):
+        ChannelShuffle(index)

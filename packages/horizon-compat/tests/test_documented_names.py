@@ -132,7 +132,7 @@ _CONVOLUTIONS = ("Conv2d", "ConvReLU2d", "ConvReLU62d", "ConvAdd2d", "ConvAddReL
 
 DOCUMENTED: dict[str, tuple[str, ...]] = {
     "": ("set_march(march)", "qconfig", *_COLOR_FUNCTIONS),
-    "functional": _COLOR_FUNCTIONS,
+    "functional": (*_COLOR_FUNCTIONS, "filter(*inputs, threshold, idx_range=None)", "abs", "argmax"),
     "march": ("March", "set_march(march)", "get_march()"),
     "dtype": ("qint8", "qint16", "qint32", "QuantDType", "qinfo(dtype)"),
     "qtensor": (
@@ -195,9 +195,30 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
     "nn": (
         "Interpolate(*, scale_factor=None, size=None, mode='nearest', align_corners=None, recompute_scale_factor=None)",
         "Pow(exponent)",
+        *(
+            "AnchorGenerator",
+            "LayerNorm",
+            "Selu",
+            "BgrToYuv444(channel_reversal=False)",
+            "ChannelShuffle(shuffle_index)",
+        ),
+        "DetectionPostProcess(score_threshold=0, regression_scale=None, background_class_idx=None, size_threshold=None,"
+        " image_size=None, pre_decode_top_n=None, post_decode_top_n=None, iou_threshold=None, pre_nms_top_n=None,"
+        " post_nms_top_n=None, nms_on_each_level=False, mode='normal')",
+        "DetectionPostProcessV1(num_classes, box_filter_threshold, class_offsets, use_clippings, image_size,"
+        " nms_threshold, pre_nms_top_k, post_nms_top_k, nms_padding_mode=None, nms_margin=0.0, use_stable_sort=None,"
+        " bbox_min_hw=(0, 0))",
+        "PointPillarsScatter(output_shape=None)",
+        "RcnnPostProcess(image_size=(1024, 1024), nms_threshold=0.3, box_filter_threshold=0.1, num_classes=1,"
+        " post_nms_top_k=100, delta_mean=(0, 0, 0, 0), delta_std=(1, 1, 1, 1))",
         "Correlation(kernel_size=1, max_displacement=1, stride1=1, stride2=1, pad_size=0, is_multiply=True)",
         *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Div", "Erf", "Exp", "Floor"),
         *("HardLog", "Reciprocal", "Sin", "Sinh", "Sqrt", "Tan"),
+    ),
+    "nn.functional": (
+        "filter(*inputs, threshold, idx_range=None)",
+        "point_pillars_preprocess(points_list, pc_range, voxel_size, max_voxels, max_points_per_voxel, use_max,"
+        " norm_range, norm_dims)",
     ),
     "nn.quantized": ("FloatFunctional", "QFunctional", "Conv2d", "SegmentLUT"),
     "nn.quantized.functional_modules": (

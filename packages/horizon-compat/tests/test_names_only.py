@@ -16,12 +16,12 @@ OWN = {"errors.py", "unavailable.py"}
 
 MODULES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
 FACADES = [name for name in MODULES if name not in OWN]
-SIBLINGS = ("bpu_kernels", "bpu_qconfig", "bpu_fx_fusion", "bpu_qat_nn", "bpu_deploy_tools")
+SOURCES = ("bpu_kernels", "bpu_qconfig", "bpu_fx_fusion", "bpu_qat_nn", "bpu_deploy_tools", "torch")
 
 
 def is_allowed(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.ImportFrom):
-        return statement.level > 0 or (statement.module or "").split(".")[0] in (*SIBLINGS, "__future__")
+        return statement.level > 0 or (statement.module or "").split(".")[0] in (*SOURCES, "__future__")
     if isinstance(statement, ast.Assign):
         return ast.unparse(statement) == "__getattr__ = explain_missing(__name__)" or (
             ast.unparse(statement.targets[0]) == "__all__" and isinstance(statement.value, ast.List)

@@ -15,6 +15,7 @@ from .graph.nodes import owner_of
 from .graph.structure import copy_structure, replace_module, separate_stateless_modules, shallow_copy
 from .graph.tensor_flow import non_tensors
 from .modules.attention import ScaledDotProduct
+from .modules.channel_shuffle import ChannelShuffle
 from .modules.correlation import Correlation, correlation_displacements, correlation_windows
 from .modules.drop_path import DropPath
 from .modules.elementwise import (
@@ -37,6 +38,7 @@ from .modules.elementwise import (
     Pow,
     Reciprocal,
     Rsqrt,
+    Selu,
     Sin,
     Sinh,
     Sqrt,
@@ -134,6 +136,7 @@ __all__ = [
     "Atan",
     "Atanh",
     "Ceil",
+    "ChannelShuffle",
     "Clamp",
     "Comparison",
     "ConfigError",
@@ -227,6 +230,7 @@ __all__ = [
     "RoIAlign",
     "Rsqrt",
     "ScaledDotProduct",
+    "Selu",
     "Sin",
     "Sinh",
     "Sqrt",

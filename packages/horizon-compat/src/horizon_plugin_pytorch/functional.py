@@ -1,6 +1,9 @@
-"""Colour conversion: in float before a model, on integers behind the QuantStub of a converted one."""
+"""Colour conversion, in float before a model and on integers in a converted one, and functions on predictions."""
 
 from __future__ import annotations
+
+from torch import abs as abs
+from torch import argmax as argmax
 
 from bpu_qat_nn import bgr2centered_gray as bgr2centered_gray
 from bpu_qat_nn import bgr2centered_yuv as bgr2centered_yuv
@@ -14,7 +17,4 @@ from bpu_qat_nn import rgb2centered_gray as rgb2centered_gray
 from bpu_qat_nn import rgb2centered_yuv as rgb2centered_yuv
 from bpu_qat_nn import rgb2gray as rgb2gray
 from bpu_qat_nn import rgb2yuv as rgb2yuv
-
-from .unavailable import explain_missing
-
-__getattr__ = explain_missing(__name__)
+from bpu_qat_nn.detection import filter as filter

@@ -20,7 +20,6 @@ _EAGER_CALIBRATION = (
 _NEWER = "this is the generation of prepare_qat_fx and convert_fx; use those"
 _QCONFIG_DICT = 'give prepare_qat_fx a qconfig_dict: {"": ..., "module_type": [...], "module_name": [...]}'
 _HISTOGRAM = "use observer_v2.PercentileObserver or observer_v2.MSEObserver"
-_OUTSIDE = "compute it outside of the quantized part, behind a DeQuantStub; fx_helper.wrap keeps it out of the trace"
 
 UNAVAILABLE: dict[str, dict[str, str]] = {
     "horizon_plugin_pytorch.march": {
@@ -32,11 +31,6 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
     },
     "horizon_plugin_pytorch.qat_mode": {
         "ConsistencyStrategy": "there is nothing to choose: VALIDATION state equals the board",
-    },
-    "horizon_plugin_pytorch.functional": {
-        "abs": "use torch.abs, which is quantized",
-        "argmax": "use torch.argmax, which is quantized; its result needs no DeQuantStub",
-        "filter": _OUTSIDE,
     },
     "horizon_plugin_pytorch.quantization": {
         "CalibObserver": "use MovingAverageMinMaxObserver, or one of observer_v2",
@@ -63,21 +57,6 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
     "horizon_plugin_pytorch.fx.fx_helper": {
         "get_supported_method": "bpu_fx_fusion.RECIPES lists the functions that become modules",
         "replace_torch_op": "functions become modules by the table bpu_fx_fusion.RECIPES; wrap what shall stay",
-    },
-    "horizon_plugin_pytorch.nn": {
-        "AnchorGenerator": _OUTSIDE,
-        "BgrToYuv444": "use functional.bgr2centered_yuv before the model",
-        "ChannelShuffle": "use torch.nn.ChannelShuffle, or write it as reshape, transpose, reshape",
-        "DetectionPostProcess": _OUTSIDE,
-        "DetectionPostProcessV1": _OUTSIDE,
-        "LayerNorm": "use torch.nn.LayerNorm, which is quantized",
-        "PointPillarsScatter": _OUTSIDE,
-        "RcnnPostProcess": _OUTSIDE,
-        "Selu": "use torch.nn.SELU, which is quantized",
-    },
-    "horizon_plugin_pytorch.nn.functional": {
-        "filter": _OUTSIDE,
-        "point_pillars_preprocess": _OUTSIDE,
     },
     "horizon_plugin_pytorch.utils": {
         "_register_onnx_ops": _ONNX,

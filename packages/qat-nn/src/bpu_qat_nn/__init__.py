@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from .color import (
+    BgrToYuv444,
     bgr2centered_gray,
     bgr2centered_yuv,
     bgr2gray,
@@ -55,6 +56,7 @@ __all__ = [
     "OPS",
     "ROWS",
     "ArgumentError",
+    "BgrToYuv444",
     "BpuQatError",
     "CaptureError",
     "ConvertError",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bpu_fx_fusion import register_leaf_module
 from bpu_kernels.dtypes import qint8
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.march import march_row
@@ -19,6 +20,7 @@ from .errors import QTensorError
 from .qtensor import QTensor
 
 __all__ = [
+    "BgrToYuv444",
     "bgr2centered_gray",
     "bgr2centered_yuv",
     "bgr2gray",
@@ -132,6 +134,27 @@ def _to_rgb(input: Any, swing: str, mean: Any, std: Any, q_scale: Any, *, bgr: b
         kernel, row, input, scale=torch.tensor(scale, dtype=torch.float32, device=device), dtype=qint8, narrow=True
     )
     return result
+
+
+@register_leaf_module
+class BgrToYuv444(nn.Module):
+    """``bgr2yuv`` as a module, in float before the QuantStub: studio swing, Y 16..235, U and V 16..240.
+
+    Args:
+        channel_reversal: whether images are RGB.
+    """
+
+    def __init__(self, channel_reversal: bool = False) -> None:
+        super().__init__()
+        self.channel_reversal = channel_reversal
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convert images [N, 3, H, W], 0..255."""
+        return rgb2yuv(input) if self.channel_reversal else bgr2yuv(input)
+
+    def extra_repr(self) -> str:
+        """Show the order of channels."""
+        return f"channel_reversal={self.channel_reversal}"
 
 
 def centered_yuv2rgb(

@@ -19,9 +19,10 @@ from bpu_fx_fusion import FusedModule, GraphModuleWithAttr, type_as_written
 from bpu_kernels.march import MarchRow
 from bpu_qconfig import QConfig, QConfigMapping
 
+from .borders import add_stub, dequantize_inputs
 from .errors import ArgumentError
-from .flow import Kind, called_module, kinds_of, place_of, row_of, tensor_inputs
-from .ops.stubs import DeQuantStub, QATDeQuantStub, QATQuantStub, QuantStub
+from .flow import called_module, kinds_of, place_of, row_of, tensor_inputs
+from .ops.stubs import QATDeQuantStub, QATQuantStub, QuantStub
 from .plan import Plan, plan
 from .resolve import QConfigResolver
 
@@ -129,7 +130,7 @@ def _other_paths(gm: GraphModuleWithAttr, places: Mapping[str, str]) -> dict[str
 def _with_stubs(gm: GraphModuleWithAttr, floats: Mapping[str, str], mapping: QConfigMapping) -> GraphModuleWithAttr:
     edited = copy.copy(gm)
     _quantize_results(edited, floats, QConfigResolver(edited, mapping))
-    _dequantize_inputs(edited, floats)
+    dequantize_inputs(edited, floats)
     edited.recompile()
     return edited
 
@@ -171,31 +172,6 @@ def _insert_quant_stub(gm: GraphModuleWithAttr, source: Node, user: Node, resolv
     ]
     quantizing = [qconfig for qconfig in candidates if qconfig is not None and qconfig.activation is not None]
     stub = QuantStub(qconfig=next(iter(quantizing), QConfig(activation=None, weight=None)))
-    path = _add(gm, f"{place_of(source, resolver.modules)}_activation_post_process", stub)
+    path = add_stub(gm, f"{place_of(source, resolver.modules)}_activation_post_process", stub)
     with gm.graph.inserting_after(source):
         return gm.graph.call_module(path, (source,))
-
-
-def _dequantize_inputs(gm: GraphModuleWithAttr, floats: Mapping[str, str]) -> None:
-    """Put a DeQuantStub before each quantized input of a place in float."""
-    modules, kinds = dict(gm.named_modules(remove_duplicate=False)), kinds_of(gm, floats)
-    for node in list(gm.graph.nodes):
-        place = place_of(node, modules)
-        if place not in floats:
-            continue
-        for source in dict.fromkeys(each for each in tensor_inputs(node, kinds) if kinds[each] is Kind.QUANTIZED):
-            path = _add(gm, f"{place}_input_dequant", DeQuantStub())
-            with gm.graph.inserting_before(node):
-                node.replace_input_with(source, gm.graph.call_module(path, (source,)))
-
-
-def _add(gm: GraphModuleWithAttr, name: str, stub: nn.Module) -> str:
-    """Add a stub to the root under a name that is free."""
-    wanted = path = name.replace(".", "_")
-    count = 0
-    while hasattr(gm, path):
-        count += 1
-        path = f"{wanted}_{count}"
-    stub.train(gm.training)
-    gm.add_module(path, stub)
-    return path

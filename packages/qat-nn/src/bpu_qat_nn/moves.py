@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bpu_fx_fusion import ChannelShuffle
 from bpu_kernels.dtypes import qint32
 
 from .errors import QTensorError
@@ -70,7 +71,10 @@ MOVES: dict[str, str] = {
 "copies" picks elements axis by axis, some of them more than once; "several" is a sequence of the others (SEQUENCES).
 """
 
-MOVING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+MOVING_MODULES = (
+    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle),
+    *(nn.ChannelShuffle, ChannelShuffle),
+)
 """Modules that only move elements, and so take quantized tensors as they are."""
 
 

@@ -14,6 +14,7 @@ from bpu_fx_fusion import GraphModuleWithAttr, fuse_fx, one_dimensional_to_two, 
 from bpu_kernels.march import MarchRow, march_row
 from bpu_qconfig import FakeQuantState, QConfigMapping, get_march, set_fake_quantize
 
+from .borders import separate_real_readers
 from .constants import quantize_constants
 from .errors import ArgumentError, PrepareError
 from .flow import row_of
@@ -92,11 +93,12 @@ def prepare_qat_fx(
 def fused_model(
     model: nn.Module, prepare_custom_config_dict: Mapping[str, Any] | None = None, example_inputs: Any = None
 ) -> GraphModuleWithAttr:
-    """Return the float model that is planned for: fused, in two dimensions, with stubs behind its constants."""
+    """Return the float model that is planned for: fused, in two dimensions, with stubs that its nature asks for."""
     folds = get_qat_mode() is QATMode.FuseBN
     gm = fuse_fx(model, prepare_custom_config_dict, absorb_batch_norm=folds, example_inputs=example_inputs)
     if one_dimensional_to_two(gm):
         gm = fuse_fx(gm, absorb_batch_norm=folds)
+    separate_real_readers(gm)
     quantize_constants(gm)
     return gm
 

@@ -112,3 +112,6 @@ Sin = _unary("Sin", torch.sin, "sin(x)")
 Sinh = _unary("Sinh", torch.sinh, "sinh(x)")
 Sqrt = _unary("Sqrt", torch.sqrt, "the square root of x")
 Tan = _unary("Tan", torch.tan, "tan(x)")
+
+Selu = nn.SELU
+"""The vendor's name of torch's module."""

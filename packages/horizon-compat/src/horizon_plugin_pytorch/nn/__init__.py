@@ -1,6 +1,8 @@
-"""Float modules for functions that torch.nn has no module for, and the modules of later stages."""
+"""Float modules for functions that torch.nn has no module for, detection, and the modules of later stages."""
 
 from __future__ import annotations
+
+from torch.nn import LayerNorm as LayerNorm
 
 from bpu_fx_fusion import Acos as Acos
 from bpu_fx_fusion import Acosh as Acosh
@@ -9,6 +11,7 @@ from bpu_fx_fusion import Asinh as Asinh
 from bpu_fx_fusion import Atan as Atan
 from bpu_fx_fusion import Atanh as Atanh
 from bpu_fx_fusion import Ceil as Ceil
+from bpu_fx_fusion import ChannelShuffle as ChannelShuffle
 from bpu_fx_fusion import Correlation as Correlation
 from bpu_fx_fusion import Cos as Cos
 from bpu_fx_fusion import Cosh as Cosh
@@ -22,14 +25,18 @@ from bpu_fx_fusion import Interpolate as Interpolate
 from bpu_fx_fusion import MultiScaleRoIAlign as MultiScaleRoIAlign
 from bpu_fx_fusion import Pow as Pow
 from bpu_fx_fusion import Reciprocal as Reciprocal
+from bpu_fx_fusion import Selu as Selu
 from bpu_fx_fusion import Sin as Sin
 from bpu_fx_fusion import Sinh as Sinh
 from bpu_fx_fusion import Sqrt as Sqrt
 from bpu_fx_fusion import Tan as Tan
+from bpu_qat_nn import BgrToYuv444 as BgrToYuv444
+from bpu_qat_nn.detection import AnchorGenerator as AnchorGenerator
+from bpu_qat_nn.detection import DetectionPostProcess as DetectionPostProcess
+from bpu_qat_nn.detection import DetectionPostProcessV1 as DetectionPostProcessV1
+from bpu_qat_nn.detection import PointPillarsScatter as PointPillarsScatter
+from bpu_qat_nn.detection import RcnnPostProcess as RcnnPostProcess
 
-from ..unavailable import explain_missing
 from . import functional as functional
 from . import qat as qat
 from . import quantized as quantized
-
-__getattr__ = explain_missing(__name__)

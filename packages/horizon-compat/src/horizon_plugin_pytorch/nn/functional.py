@@ -1,7 +1,6 @@
-"""Functions for detection in the vendor's plugin; every name says what there is instead."""
+"""Functions for detection: the places of a map that count, and point clouds to pillars."""
 
 from __future__ import annotations
 
-from ..unavailable import explain_missing
-
-__getattr__ = explain_missing(__name__)
+from bpu_qat_nn.detection import filter as filter
+from bpu_qat_nn.detection import point_pillars_preprocess as point_pillars_preprocess

@@ -25,6 +25,7 @@ from . import (
     lstm,
     normalization,
     pad,
+    pillars,
     pool,
     pool3d,
     resize,
@@ -67,6 +68,7 @@ ROWS: tuple[OpRow, ...] = (
     *select.ROWS,
     *choose.ROWS,
     *sample.ROWS,
+    *pillars.ROWS,
 )
 
 OPS: dict[type[nn.Module], OpRow] = {float_type: row for row in ROWS for float_type in row.floats}

@@ -15,6 +15,7 @@ from bpu_fx_fusion import (
     Asinh,
     Atan,
     Atanh,
+    ChannelShuffle,
     Cos,
     Cosh,
     DropPath,
@@ -299,6 +300,7 @@ _LAYOUT = {
     "pixel_shuffle": OperatorCase(make=lambda: nn.PixelShuffle(2), marches=BAYES),
     "pixel_unshuffle": OperatorCase(make=lambda: nn.PixelUnshuffle(2), marches=BAYES),
     "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4), marches=BAYES),
+    "channel_shuffle_by_index": OperatorCase(make=lambda: ChannelShuffle([0, 4, 1, 5, 7, 6, 3, 2])),
     "unsqueeze_squeeze": OperatorCase(make=calls(lambda x: x.unsqueeze(2).squeeze(2)), shapes=((2, 9),)),
 }
 

@@ -8,10 +8,18 @@ from torch import Tensor, nn
 
 from bpu_fx_fusion import Correlation, MultiScaleRoIAlign, RoIAlign
 
-from .case import BAYES, MAP, PAIR, TOKENS, OperatorCase, calls, calls_layer
+from ..detection import PointPillarsScatter
+from .case import BAYES, MAP, PAIR, TOKENS, CallsLayer, OperatorCase, calls, calls_layer
 
 __all__ = ["SELECTIONS"]
 
+_PILLARS = nn.Parameter(
+    torch.tensor(
+        [(0, 0, 0), (1, 3, 4), (0, 1, 2), (0, 1, 2), (-1, -1, -1), (2, 0, 0), (0, 4, 0), (1, 0, 0), (0, 0, 4)]
+    ),
+    requires_grad=False,
+)
+"""Cloud, row and column; some outside of a map of 4 x 5 for two clouds, two at one place."""
 _RELATIONS = {name: getattr(torch, name) for name in ("eq", "ge", "gt", "le", "lt", "ne")}
 
 
@@ -91,6 +99,15 @@ SELECTIONS: dict[str, OperatorCase] = {
             ("of_differences", Correlation(1, 1, 1, 1, 0, is_multiply=False)),
         )
     },
+    "point_pillars_scatter": OperatorCase(
+        make=lambda: CallsLayer(
+            nn.ModuleList([PointPillarsScatter((2, 16, 4, 5)), nn.ParameterList([_PILLARS])]),
+            lambda layers, x: layers[0](x.squeeze(0), layers[1][0]),
+        ),
+        shapes=((1, 9, 16),),
+        marches=BAYES,
+        bits=(8, 16),
+    ),
     "roi_align": OperatorCase(
         make=calls_layer(RoIAlign((3, 2), 0.5, 2), lambda align, x, y: align(x, [_boxes(y[0]), _boxes(y[1])])),
         shapes=(MAP, (2, 7, 4)),
