@@ -23,12 +23,12 @@ from ..ops.concat import Concat
 from ..ops.constant import Constant
 from ..ops.conv import Conv2d, Conv3d, Convolution
 from ..ops.conv_transpose import ConvTranspose2d
-from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from ..ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from ..ops.layout import Pad, Reshape, Slice, Transpose
 from ..ops.linear import Linear, Matmul
 from ..ops.lut import Lut8, Lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from ..ops.reduce import Sum
+from ..ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, sample_positions
 from ..ops.sample import GridSample, RoiAlign
 from .storage import Placed
@@ -434,5 +434,7 @@ STEPS: dict[type[Kernel], Callable[[Context, Any], None]] = {
 }
 """Operator -> writer of its steps."""
 
-ON_NUMPY: frozenset[type[Kernel]] = frozenset({Gather, GridSample, RoiAlign, TopIndices})
+ON_NUMPY: frozenset[type[Kernel]] = frozenset(
+    {ArgExtremum, Extremum, Gather, GridSample, ReduceExtremum, RoiAlign, TopIndices}
+)
 """Operators that numpy computes between steps: rare, and small beside the layers around them."""

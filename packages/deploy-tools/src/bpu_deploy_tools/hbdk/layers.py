@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 
 from bpu_kernels import TensorSpec
-from bpu_kernels.dtypes import qint8
+from bpu_kernels.dtypes import qint8, qint16
 from bpu_kernels.kernel import Kernel
+from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from bpu_kernels.ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from bpu_kernels.ops.layout import Pad, Reshape, Slice, Transpose
 from bpu_kernels.ops.linear import Linear, Matmul
 from bpu_kernels.ops.lut import Lut8, Lut16
 from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from bpu_kernels.ops.reduce import Sum
+from bpu_kernels.ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest
 
-from .plan import Plan, Ref, four, tuple_of, type_of
+from .plan import Plan, Ref, four, second_of, tuple_of, type_of
 
 __all__ = ["BUILD"]
 
@@ -236,6 +237,60 @@ def _sum(p: Plan, k: Sum, inputs: Inputs, specs: Specs) -> Ref:
     return p.helper("SSum", inputs[0], _axis(k.axis, specs[0]), output_type=type_of(qint8), **by)
 
 
+def _extremum(p: Plan, k: Extremum, inputs: Inputs, specs: Specs) -> Ref:
+    """The operand that broadcasts comes second."""
+    whole = k.infer(*specs).shape == specs[0].shape
+    return p.helper("ElementwiseMax" if k.largest else "ElementwiseMin", inputs if whole else inputs[::-1])
+
+
+def _reduce_extremum(p: Plan, k: ReduceExtremum, inputs: Inputs, specs: Specs) -> Ref:
+    """The compiler of bernoulli2 aborts on the maximum over the height: there it is the minimum of -1 - x, mirrored."""
+    axis = _axis(k.axis, specs[0])
+    if k.largest and axis == 1 and not p.row.moves_freely:
+        mirror = Lut8(table=np.arange(qint8.max, qint8.min - 1, -1).astype(np.int8))
+        smallest = p.helper("ReduceMin", _lut8(p, mirror, inputs, specs), axis)
+        return _lut8(p, mirror, [smallest], specs)
+    return p.helper("ReduceMax" if k.largest else "ReduceMin", inputs[0], axis)
+
+
+def _arg_extremum(p: Plan, k: ArgExtremum, inputs: Inputs, specs: Specs) -> Ref:
+    axis = _axis(k.axis, specs[0])
+    return p.helper("ReduceMax" if k.largest else "ReduceMin", inputs[0], axis, return_index=True)
+
+
+def _top_indices(p: Plan, k: TopIndices, inputs: Inputs, specs: Specs) -> Ref:
+    """The layer gives the elements first, then their places."""
+    return second_of(p.helper("TopK", inputs[0], k.k, _axis(k.axis, specs[0]), k.largest))
+
+
+def _gather(p: Plan, k: Gather, inputs: Inputs, specs: Specs) -> Ref:
+    """As many at a time as there are elements.
+
+    Indices of 16 bits may lie outside, where the layer reads anything; those of 32 do not, see ``buildable``.
+    """
+    (x, index), length = inputs, specs[0].shape[k.axis]
+    if specs[1].dtype is qint16:
+        index = p.helper("Clamp", index, 0, length - 1, output_type="int16")
+    pieces = [
+        p.helper("GatherElements", x, each, _axis(k.axis, specs[0]))
+        for each in _pieces(p, index, specs[1], k.axis, length)
+    ]
+    return pieces[0] if len(pieces) == 1 else _concat(p, Concat(axis=k.axis), pieces, specs)
+
+
+def _pieces(p: Plan, x: Ref, spec: TensorSpec, axis: int, longest: int) -> list[Ref]:
+    """Cut an axis into pieces of at most some length."""
+    if spec.shape[axis] <= longest:
+        return [x]
+    found = []
+    for begin in range(0, spec.shape[axis], longest):
+        start, stop = [0] * len(spec.shape), list(spec.shape)
+        start[axis], stop[axis] = begin, min(begin + longest, spec.shape[axis])
+        window = Slice(start=tuple(start), stop=tuple(stop), step=(1,) * len(start))
+        found.append(_slice(p, window, [x], [spec]))
+    return found
+
+
 def _pad(p: Plan, k: Pad, inputs: Inputs, specs: Specs) -> Ref:
     missing = (0,) * (4 - len(k.before))
     before, after = ((each[0], *missing, *each[1:]) for each in (k.before, k.after))
@@ -263,12 +318,15 @@ def _slice(p: Plan, k: Slice, inputs: Inputs, specs: Specs) -> Ref:
 BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
     Add: _add,
     AddScaled: _add_scaled,
+    ArgExtremum: _arg_extremum,
     AvgPool2d: _avg_pool2d,
     Concat: _concat,
     Constant: _constant,
     Conv2d: _conv2d,
     Conv3d: _conv3d,
     ConvTranspose2d: _conv_transpose2d,
+    Extremum: _extremum,
+    Gather: _gather,
     GlobalAvgPool2d: _global_avg_pool2d,
     Linear: _linear,
     Lut8: _lut8,
@@ -277,6 +335,7 @@ BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
     MaxPool2d: _max_pool2d,
     Mul: _mul,
     Pad: _pad,
+    ReduceExtremum: _reduce_extremum,
     Reinterpret: lambda p, k, inputs, specs: inputs[0],
     Relu: lambda p, k, inputs, specs: p.helper("Relu", inputs[0], output_type=type_of(qint8)),
     Rescale: _rescale,
@@ -285,6 +344,7 @@ BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
     ResizeNearest: _resize_nearest,
     Slice: _slice,
     Sum: _sum,
+    TopIndices: _top_indices,
     Transpose: _transpose,
 }
 """Kernel -> the calls that build it."""

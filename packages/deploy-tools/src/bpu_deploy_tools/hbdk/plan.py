@@ -13,7 +13,7 @@ from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.march import MarchRow
 
-__all__ = ["Plan", "Ref", "four", "tuple_of", "type_of"]
+__all__ = ["Plan", "Ref", "first_of", "four", "second_of", "tuple_of", "type_of"]
 
 Ref = dict[str, Any]
 """A builder argument that JSON has no form for: a tensor, an array, a tuple, a type."""
@@ -30,6 +30,16 @@ def four(shape: Sequence[int]) -> tuple[int, ...]:
 def tuple_of(values: Sequence[int]) -> Ref:
     """Return a tuple argument."""
     return {"tuple": [int(value) for value in values]}
+
+
+def second_of(made: Ref) -> Ref:
+    """Return the second tensor of a call that gives two."""
+    return {"tensor": f"{made['tensor']}.1"}
+
+
+def first_of(second: Ref) -> Ref:
+    """Return the first tensor of the call that gave this second one."""
+    return {"tensor": second["tensor"].removesuffix(".1") + ".0"}
 
 
 def type_of(dtype: QuantDType) -> Ref:
