@@ -1,44 +1,23 @@
-"""Largest and smallest value along axes, as pooling over a row."""
+"""Largest and smallest value along axes, one axis at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bpu_fx_fusion import Amax, Amin
-from bpu_kernels.dtypes import QuantDType, qint8
-from bpu_kernels.march import MarchRow
-from bpu_kernels.ops.lut import Lut8
-from bpu_kernels.ops.pool import MaxPool2d
+from bpu_kernels.ops.reduce import ReduceExtremum
 
 from ..errors import InputError
-from ..op import Operator, OpRow, Output, type_problems
+from ..op import Operator, OpRow, Output
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
-from .rows import back_from_rows, rows
+from .rows import axes_of
 
-__all__ = ["ROWS", "QATExtremum", "largest"]
-
-_LONGEST = 256
-"""A row is pooled by so many elements at a time."""
-
-
-def largest(operator: Operator, x: QTensor, dim: Any, *, keepdim: bool) -> QTensor:
-    """Return the largest int8 step along axes; every row is a map of one line, which is pooled."""
-    flat: Any = rows(x, dim)
-    lead, length = [int(n) for n in flat.shape[:-1]], int(flat.shape[-1])
-    y: Any = flat.reshape([lead[0], 1, prod(lead[1:]), length])
-    while length > 1:
-        window = (1, min(length, _LONGEST))
-        kernel = MaxPool2d(kernel=window, stride=window, pad=(0, 0), ceil_mode=True)
-        y = y.invoke(kernel, operator.row, y, scale=y.scale, dtype=y.dtype)
-        length = -(-length // window[1])
-    return back_from_rows(y.reshape([*lead, 1]), x, dim, keepdim=keepdim)
+__all__ = ["ROWS", "QATExtremum"]
 
 
 class ExtremumOperator(Operator):
@@ -63,18 +42,17 @@ class ExtremumOperator(Operator):
         return choose(inputs[0], self.dim, keepdim=self.keepdim)
 
     def steps(self, out: Output, *inputs: QTensor) -> QTensor:
-        """Choose; the smallest is the largest of the negative."""
-        x = inputs[0]
-        if x.dtype is not qint8:
-            raise InputError(f"{self.label}: amax and amin take int8; use an 8-bit activation qconfig before it")
-        if self.smallest:
-            return self._mirrored(largest(self, self._mirrored(x), self.dim, keepdim=self.keepdim))
-        return largest(self, x, self.dim, keepdim=self.keepdim)
-
-    def _mirrored(self, x: QTensor) -> QTensor:
-        """Return -1 - x, which unlike -x exists for every step."""
-        kernel = Lut8(table=torch.arange(127, -129, -1, device=x.scale.device).to(torch.int8))
-        return x.invoke(kernel, self.row, x, scale=x.scale, dtype=x.dtype)
+        """Choose."""
+        x: Any = inputs[0]
+        axes = axes_of(self.dim, len(x.shape))
+        if axes[0] == 0:
+            raise InputError(f"{self.label}: nothing is chosen along the batch, got dim={self.dim}")
+        for axis in axes:
+            kernel = ReduceExtremum(axis=axis, largest=not self.smallest)
+            x = x.invoke(kernel, self.row, x, scale=x.scale, dtype=x.dtype)
+        rest = [int(n) for axis, n in enumerate(x.shape) if axis not in axes]
+        chosen: QTensor = x if self.keepdim else x.reshape(rest)
+        return chosen
 
     def extra_repr(self) -> str:
         """Axes."""
@@ -90,21 +68,13 @@ class QATExtremum(ExtremumOperator, QATModule):
 
     quantized = QuantizedExtremum
 
-    @classmethod
-    def limits(
-        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
-    ) -> list[str]:
-        """int8; marches that can regroup axes."""
-        found = type_problems(inputs, [qint8])
-        return found if row.moves_freely else [*found, "regrouping the axes"]
-
 
 ROWS = (
     OpRow(
         name="amax",
         floats=(Amax, Amin),
         qat=QATExtremum,
-        kernels=("max_pool2d", "lut8"),
-        note="The largest or smallest value along axes, by pooling each row.",
+        kernels=("reduce_extremum",),
+        note="The largest or smallest value along axes.",
     ),
 )

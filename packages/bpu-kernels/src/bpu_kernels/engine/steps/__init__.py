@@ -11,6 +11,8 @@ from typing import Any
 
 from ...kernel import Kernel
 from ...ops.choose import Gather, TopIndices
+from ...ops.elementwise import Extremum
+from ...ops.reduce import ArgExtremum, ReduceExtremum
 from ...ops.sample import GridSample, RoiAlign
 from . import arithmetic, movement, weighted, window
 from .context import OPCODES, Context
@@ -25,5 +27,7 @@ STEPS: dict[type[Kernel], Callable[[Context, Any], None]] = {
 }
 """Operator -> writer of its steps."""
 
-ON_NUMPY: frozenset[type[Kernel]] = frozenset({Gather, GridSample, RoiAlign, TopIndices})
+ON_NUMPY: frozenset[type[Kernel]] = frozenset(
+    {ArgExtremum, Extremum, Gather, GridSample, ReduceExtremum, RoiAlign, TopIndices}
+)
 """Operators that numpy computes between steps: rare, and small beside the layers around them."""
