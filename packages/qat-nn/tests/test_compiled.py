@@ -1,7 +1,8 @@
-"""What torch.compile calls for a converted model follows the model's weights and scales; training it leaves alone."""
+"""torch.compile sees a model as one operator, which gives what the model gives at that time."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bpu_kernels.march import March
-from bpu_qat_nn import convert_fx
-from bpu_qat_nn.compiled import compiled_call
-from bpu_qat_nn.plain import plain_module
+from bpu_qat_nn import CaptureError, QuantStub, convert_fx
+from bpu_qat_nn.model_operator import model_of
 from bpu_qat_nn.testing import calibrate, prepared, real_inputs
 from bpu_qat_nn.testing.case import MAP, Between
 from bpu_qconfig import FakeQuantState, set_fake_quantize
@@ -26,18 +26,31 @@ def converted() -> Any:
     return convert_fx(model)
 
 
-def call(model: Any) -> Tensor:
+def call(model: Any, backend: str = "eager") -> Tensor:
+    torch.compiler.reset()
+    called: Any = torch.compile(model, backend=backend, fullgraph=True)
     with torch.no_grad():
-        y: Tensor = compiled_call(model, (INPUT,), {})
+        y: Tensor = called(INPUT)
     return y
 
 
-def test_scale_edited_through_data_counts() -> None:
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_model_is_one_graph_with_the_integers_of_the_model(backend: str) -> None:
     model = converted()
-    before = call(model)
-    model.quant.scale.data.fill_(0.5)
-    assert not torch.equal(call(model), before)
-    assert torch.equal(call(model), model(INPUT))
+    assert torch.equal(call(model, backend), model(INPUT))
+
+
+def test_scale_and_weight_edited_after_compiling_count() -> None:
+    model = converted()
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        before = compiled(INPUT)
+        model.quant.scale.data.fill_(0.5)
+        scaled = compiled(INPUT)
+        assert torch.equal(scaled, model(INPUT))
+        model.body.weight.neg_()
+        assert torch.equal(compiled(INPUT), model(INPUT))
+        assert not torch.equal(scaled, before)
 
 
 def test_model_made_in_inference_mode_is_called() -> None:
@@ -46,16 +59,47 @@ def test_model_made_in_inference_mode_is_called() -> None:
     assert torch.equal(call(model), model(INPUT))
 
 
-def test_module_is_made_once_for_a_model_that_does_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, made = converted(), []
+def test_two_models_and_a_copy_stay_three() -> None:
+    first, second = converted(), converted()
+    second.quant.scale.fill_(0.5)
+    third = copy.deepcopy(second)
+    third.quant.scale.fill_(0.25)
 
-    def counted(*args: Any) -> Any:
-        made.append(plain_module(*args))
-        return made[-1]
+    class All(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.models = nn.ModuleList([first, second, third])
 
-    monkeypatch.setattr("bpu_qat_nn.compiled.plain_module", counted)
-    assert torch.equal(call(model), call(model))
-    assert len(made) == 1
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            return {"all": [model(x * 2.0) for model in self.models], "named": (self.models[0](x=x), None)}
+
+    got: Any = call(All())
+    for y, model in zip(got["all"], (first, second, third), strict=True):
+        assert torch.equal(y, model(INPUT * 2.0))
+    assert torch.equal(got["named"][0], first(INPUT))
+
+
+def test_model_that_ends_quantized_gives_its_integers() -> None:
+    class Ends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant, self.conv = QuantStub(), nn.Conv2d(8, 4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            y = self.conv(self.quant(x))
+            return y, {"part": y[:, :2]}
+
+    observed = prepared(Ends().eval(), March.BAYES)
+    calibrate(observed, (MAP,))
+    model = convert_fx(observed)
+    got: Any = call(model)
+    assert torch.equal(got[0], model(INPUT)[0].int_repr())
+    assert torch.equal(got[1]["part"], model(INPUT)[1]["part"].int_repr())
+
+
+def test_compiled_code_whose_model_is_gone_says_so() -> None:
+    with pytest.raises(CaptureError, match="not in memory"):
+        model_of(1)
 
 
 @pytest.mark.parametrize("state", [FakeQuantState.CALIBRATION, FakeQuantState.QAT, FakeQuantState.VALIDATION])

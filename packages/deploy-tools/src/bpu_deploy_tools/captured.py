@@ -69,7 +69,7 @@ def lower_captured(module: Any, example_inputs: Any, *, metadata: Mapping[str, s
     """Return the Program of a captured model.
 
     Args:
-        module: made of a converted model by ``torch.jit.trace`` or ``plain_module``, or of that by ``torch.export``.
+        module: made of a converted model by ``torch.jit.trace``, ``torch.export`` or ``plain_module``.
         example_inputs: what it takes, in the shapes that it was captured for.
         metadata: free text to keep in the Program.
 

@@ -9,7 +9,8 @@ computed for real, outside of the capture, and enters it as constants.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import register_pytree_node
 
 from bpu_kernels.dtypes import QuantDType
+from bpu_kernels.fields import map_arrays
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.constant import Constant
@@ -28,7 +31,7 @@ from bpu_kernels.torch_ops import library
 from .errors import QTensorError
 from .moves import MOVES, moved_axis, movement
 
-__all__ = ["CapturedTensor", "capture_scope", "capturing", "in_capture_scope", "uncaptured"]
+__all__ = ["CapturedTensor", "capture_scope", "capturing", "exporting", "in_capture_scope", "uncaptured"]
 
 _depth = 0
 
@@ -49,9 +52,13 @@ def in_capture_scope() -> bool:
     return _depth > 0
 
 
+exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+"""Whether ``torch.export`` is at work; torch 2.6 does not tell."""
+
+
 def capturing() -> bool:
     """Whether a model that runs now is being captured."""
-    return _depth > 0 or torch._C._get_tracing_state() is not None
+    return _depth > 0 or torch._C._get_tracing_state() is not None or exporting()
 
 
 @contextmanager
@@ -60,12 +67,21 @@ def uncaptured() -> Iterator[None]:
     if not capturing():
         yield
         return
+    with _untraced(), _disable_current_modes():
+        yield
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Keep ``torch.jit.trace`` from seeing what happens inside."""
+    state: Any = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
     set_state: Any = torch._C._set_tracing_state  # type: ignore[attr-defined]
-    state = torch._C._get_tracing_state()
     set_state(None)
     try:
-        with _disable_current_modes():
-            yield
+        yield
     finally:
         set_state(state)
 
@@ -142,6 +158,7 @@ class CapturedTensor:
         steps = (x.steps if isinstance(x, CapturedTensor) else _constant(x, march) for x in inputs)
         with uncaptured():
             narrow = bool(narrow)  # numbers of elements are tensors while torch traces
+            kernel = _dense(kernel)
         y = library.call(kernel, march, *steps, scale=scale, axis=axis, narrow=narrow)
         return CapturedTensor(y, scale, dtype, march, axis)
 
@@ -175,9 +192,40 @@ class CapturedTensor:
         return lambda *args, **kwargs: self.__torch_function__(func, (), (self, *args), kwargs)
 
 
+_DENSE: weakref.WeakKeyDictionary[Kernel, Kernel] = weakref.WeakKeyDictionary()
+"""Kernel -> the same with arrays that are no views: torch.export stores whole tensors, and each once."""
+
+
+def _dense(kernel: Kernel) -> Kernel:
+    if kernel not in _DENSE:
+        _DENSE[kernel] = map_arrays(kernel, lambda path, tensor: tensor if _is_whole(tensor) else _copied(tensor))
+    return _DENSE[kernel]
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 def _constant(tensor: Any, march: str) -> Tensor:
     """Return the steps of a QTensor that does not depend on the inputs, as an operator that names its scale."""
     with uncaptured():
         steps = tensor.int_repr()
         kernel = Constant(values=steps.reshape(-1), shape=tuple(steps.shape), dtype=tensor.dtype)
     return library.call(kernel, march, scale=tensor.scale)
+
+
+def _register() -> None:
+    """Let torch.export see the steps in the result of a model that ends without a DeQuantStub."""
+    register_pytree_node(
+        CapturedTensor,
+        lambda captured: ([captured.steps], None),
+        lambda steps, _: next(iter(steps)),
+        serialized_type_name="bpu_qat_nn.CapturedTensor",
+    )
+
+
+_register()

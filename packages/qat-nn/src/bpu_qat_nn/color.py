@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from bpu_fx_fusion import register_leaf_module
 from bpu_kernels.dtypes import qint8
 from bpu_kernels.fixed_point import Multiplier
-from bpu_kernels.march import march_row
+from bpu_kernels.kernel import Kernel
+from bpu_kernels.march import MarchRow, march_row
 from bpu_kernels.multiplier import Bias
 from bpu_kernels.ops.color import KB, KG, KR, centered_yuv_to_rgb, rgb_to_yuv_matrix
 from bpu_qconfig import get_march
 
+from .capture import uncaptured
 from .errors import QTensorError
 from .qtensor import QTensor
 
@@ -110,7 +112,17 @@ def _to_rgb(input: Any, swing: str, mean: Any, std: Any, q_scale: Any, *, bgr: b
             f"expected a quantized tensor (int8 steps of centered YUV, scale 1), got {type(input).__name__}: this "
             "operator belongs behind the QuantStub of a converted model"
         )
-    if not input.holds_steps or (not torch.compiler.is_compiling() and _values(input.scale) != [1.0]):
+    with uncaptured():
+        row, kernel, scale = _conversion(input, swing, mean, std, q_scale, bgr=bgr)
+    result: QTensor = input.invoke(kernel, row, input, scale=scale, dtype=qint8, narrow=True)
+    return result
+
+
+def _conversion(
+    input: Any, swing: str, mean: Any, std: Any, q_scale: Any, *, bgr: bool
+) -> tuple[MarchRow, Kernel, Tensor]:
+    """Return the march, the convolution, and the scale of its output."""
+    if not input.holds_steps or _values(input.scale) != [1.0]:
         raise QTensorError(
             f"expected int8 steps of scale 1, which is what the pyramid gives, got "
             f"{'steps' if input.holds_steps else 'real values'} of scale {_values(input.scale)}: insert this operator "
@@ -130,10 +142,7 @@ def _to_rgb(input: Any, swing: str, mean: Any, std: Any, q_scale: Any, *, bgr: b
         bias=Bias(**tensors(plan.bias)),
         multiplier=Multiplier(**tensors(plan.multiplier)),
     )
-    result: QTensor = input.invoke(
-        kernel, row, input, scale=torch.tensor(scale, dtype=torch.float32, device=device), dtype=qint8, narrow=True
-    )
-    return result
+    return row, kernel, torch.tensor(scale, dtype=torch.float32, device=device)
 
 
 @register_leaf_module

@@ -1,52 +1,64 @@
-"""What ``torch.compile`` sees of our models; imported by it alone.
+"""What ``torch.compile``, and ``torch.export`` with ``strict=True``, see of our models; imported by them alone.
 
-Of a converted model it sees the plain module, made when needed. A model under calibration or training runs as it is:
-its observers change state and its scales are read while it runs, so there is no graph to compile.
+``torch.compile`` sees one operator that calls the model (model_operator.py). ``torch.export`` follows a converted model
+to the operators of the library (capture.py). What is here runs as dynamo sees it, so it holds to the Python that dynamo
+knows.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from .derived import Derived
+from .capture import exporting
 from .errors import CaptureError
-from .plain import plain_module
+from .graph_module import LIVING
+from .model_operator import number_of, part_of_result, traced_call
 
 if TYPE_CHECKING:
-    from .graph_module import ObservedGraphModule, QuantizedGraphModule
+    from .graph_module import QuantizedGraphModule
 
 __all__ = ["compiled_call", "uncompiled_call"]
 
-Call = Callable[["QuantizedGraphModule", Any, Mapping[str, Any]], Any]
-_Uncompiled = Callable[["ObservedGraphModule", Any, Mapping[str, Any]], Any]
+_Call = Callable[[Any, Any, Mapping[str, Any]], Any]
 
-_PLAIN: weakref.WeakKeyDictionary[QuantizedGraphModule, Derived] = weakref.WeakKeyDictionary()
-
-
-def _compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Call the plain module of a model, for inputs of these shapes and the weights and scales that it has now."""
-    if kwargs:
-        raise CaptureError(f"give inputs by position to a compiled model, got {', '.join(kwargs)} by name")
-    shapes = tree_map(lambda x: (x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x, args)
-    state = [*quantized.parameters(), *quantized.buffers()]
-    kept = _PLAIN.setdefault(quantized, Derived())
-    return kept.get(state, lambda: plain_module(quantized, *args), repr(shapes), quantized.code)(*args)
+_dynamo: Any = torch.compiler
+_constant = _dynamo.assume_constant_result
+"""Calls a function once, when the code around it is compiled."""
+_number: Callable[[int], int] = _constant(lambda identity: number_of(LIVING[identity]))
+_part: Callable[[int, str], str] = _constant(part_of_result)
+_traced: Callable[[int, Sequence[Tensor], Sequence[str]], list[Tensor]] = _dynamo.allow_in_graph(traced_call)
 
 
-_disable: Any = torch.compiler.disable
-compiled_call: Call = _disable(_compiled_call, recursive=False)
-"""Not compiled itself, since it computes parameters from weights; the plain module that it calls is."""
+def compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Call a converted model from code that is being compiled; quantized results become their integers."""
+    inputs = [*args, *kwargs.values()]
+    if not all(isinstance(x, Tensor) for x in inputs):
+        if exporting():
+            raise CaptureError("with strict=True, inputs of a converted model must be tensors; take strict=False")
+        return uncompiled_call(quantized, args, kwargs)
+    number = _number(id(quantized))
+    function = _traced if exporting() else torch.ops.bpu_qat_nn.converted
+    return _rebuilt(number, "", function(number, inputs, list(kwargs)))
 
 
-def _uncompiled_call(observed: ObservedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    return observed(*args, **kwargs)
+def _rebuilt(number: int, path: str, values: Sequence[Tensor]) -> Any:
+    """Return a part of a model's result made of its tensors."""
+    kind, *names = _part(number, path).split("\n")
+    if kind.isdigit():
+        return values[int(kind)]
+    parts = [_rebuilt(number, f"{path}/{name}", values) for name in names]
+    if kind == "dict":
+        return dict(zip(names, parts, strict=True))
+    return None if kind == "NoneType" else tuple(parts) if kind == "tuple" else parts
 
 
-uncompiled_call: _Uncompiled = _disable(_uncompiled_call)
-"""Calls a model under calibration or training; the code around it is compiled, and the compiler stops before it."""
+def _uncompiled_call(model: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    return model(*args, **kwargs)
+
+
+uncompiled_call: _Call = _dynamo.disable(_uncompiled_call)
+"""Calls a model; the code around it is compiled, and the compiler stops before it."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpu_fx_fusion import GraphModuleWithAttr
 from bpu_kernels.march import March
 
-from .capture import in_capture_scope
+from .capture import capturing, in_capture_scope
 from .errors import ArgumentError
 from .plain import captured_call
 from .report import PrepareReport
 
-__all__ = ["ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LIVING", "ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -30,15 +34,25 @@ def expect_full_precision(tensor: Tensor, what: str) -> None:
         )
 
 
-class _FullPrecision(GraphModuleWithAttr):
+LIVING: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionary()
+"""The graph modules of both stages by ``id``, which is what dynamo can tell of one."""
+
+
+class _GraphModule(GraphModuleWithAttr):
     """A graph module that refuses ``half()`` and the like, instead of giving other integers."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Create, as torch.fx does, and note that it exists."""
+        made = super().__new__(cls, *args, **kwargs)
+        LIVING[id(made)] = made
+        return made
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         expect_full_precision(fn(torch.zeros(1)), f"{type(self).__name__} cannot be")
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
-class ObservedGraphModule(_FullPrecision):
+class ObservedGraphModule(_GraphModule):
     """A model under calibration or quantization-aware training, made by ``prepare_qat_fx``."""
 
     march: March
@@ -46,32 +60,30 @@ class ObservedGraphModule(_FullPrecision):
     prepare_report: PrepareReport
     """What was quantized, and what stayed in float and why."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         """Compute; what ``torch.compile`` sees is one call that it leaves alone."""
         if torch.compiler.is_dynamo_compiling():
             from .compiled import uncompiled_call
 
             return uncompiled_call(self, args, kwargs)
-        return super().__call__(*args, **kwargs)
+        return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-class QuantizedGraphModule(_FullPrecision):
+class QuantizedGraphModule(_GraphModule):
     """A model on integers, made by ``convert_fx``: an ordinary graph module, to be edited by scripts as wanted."""
 
     march: March
     """The march it was converted for."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute; while torch traces or compiles, as calls of ``torch.ops.bpu`` that it can follow."""
-        if in_capture_scope():
-            return super().__call__(*args, **kwargs)
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute; while torch captures the model, as calls of operators that it can follow."""
         if torch.compiler.is_dynamo_compiling():
             from .compiled import compiled_call
 
             return compiled_call(self, args, kwargs)
-        if torch._C._get_tracing_state() is not None:
+        if capturing() and not in_capture_scope():
             return captured_call(self, args, kwargs)
-        return super().__call__(*args, **kwargs)
+        return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> Any:
         """Stay in evaluation: integers do not train."""

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
-from .capture import CapturedTensor, capture_scope
+from .capture import capture_scope
 from .errors import CaptureError
 from .preserve import preserved_paths
 
@@ -60,4 +60,4 @@ def captured_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[st
         )
     with capture_scope():
         result = quantized(*args, **kwargs)
-    return tree_map(lambda leaf: leaf.steps if isinstance(leaf, CapturedTensor) else leaf, result)
+    return tree_map(lambda leaf: leaf, result)  # which makes their steps of CapturedTensors

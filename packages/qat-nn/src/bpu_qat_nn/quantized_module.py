@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from bpu_kernels.dtypes import QuantDType, qint8
 
 from .derived import Derived
 from .op import Operator, Output
+from .own_tensors import note_tensors, own_tensor
 from .qtensor import QTensor
 
 if TYPE_CHECKING:
@@ -43,6 +45,16 @@ class QuantizedModule(Operator, nn.Module):
         first = inputs[0]
         out = Output(self.scale, self.dtype) if self.own_scale else Output(first.scale, first.dtype)
         return self.steps(out, *inputs)
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """List the modules inside; see own_tensors.py."""
+        note_tensors(self)
+        yield from super().named_modules(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a parameter, a buffer or a module of this one; see own_tensors.py."""
+        found = super().__getattr__(name)
+        return own_tensor(self, name, found) if isinstance(found, Tensor) else found
 
     def extra_repr(self) -> str:
         """Scale and type of the output."""

@@ -5,8 +5,8 @@ There is one registered operator per kernel, with the kernel's fields as its arg
 capture a model without running it. A captured model therefore names every integer operation with all its parameters;
 ``kernel_of`` brings a recorded call back to the kernel.
 
-Beside the fields, a call has: ``inputs``, tensors as ``run`` takes them; ``scale`` and ``axis``, what one step of the
-output means and along which axis (-1: one scale), which no value depends on; ``march``; ``narrow``, see ``finish``.
+Beside the fields, a call has: ``inputs``, tensors as ``run`` takes them; ``scale`` and ``scale_axis``, what one step of
+the output means and along which axis (-1: one scale), which no value depends on; ``march``; ``narrow``, see ``finish``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAMESPACE = "bpu"
 
 _TYPES: dict[Any, str] = {int: "int", bool: "bool", str: "str", QuantDType: "str", tuple[int, ...]: "int[]"}
 """Type of a kernel's field -> its type in an operator's schema."""
-_COMMON = "Tensor[] inputs, Tensor scale, int axis, str march, bool narrow"
+_COMMON = "Tensor[] inputs, Tensor scale, int scale_axis, str march, bool narrow"
 
 _library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from bpu_kernels.dtypes import qint8, qint16
 from bpu_kernels.fixed_point import Multiplier
@@ -13,6 +15,7 @@ from bpu_kernels.multiplier import ResidualScale
 from bpu_kernels.ops.elementwise import Add, Mul, Rescale
 from bpu_kernels.ops.lut import Lut8
 
+from ..capture import uncaptured
 from ..op import Operator, Output
 from ..qtensor import QTensor
 from .clip import two_lines
@@ -22,30 +25,36 @@ __all__ = ["as_mask", "chosen", "compared", "inverse_of", "joined", "kept", "lev
 
 def exactly(device: torch.device) -> Multiplier:
     """Return the multiplier that leaves integers as they are."""
-    zero, one = (torch.full((1,), value, dtype=torch.int32, device=device) for value in (0, 1))
+    with uncaptured():
+        zero, one = (torch.full((1,), value, dtype=torch.int32, device=device) for value in (0, 1))
     return Multiplier(accu_right_shift=zero, output_scale=one, output_right_shift=zero)
 
 
-def _one(x: QTensor) -> torch.Tensor:
-    return torch.ones_like(x.scale)
+def _one(x: QTensor) -> Tensor:
+    with uncaptured():
+        return torch.ones_like(x.scale)
 
 
-def _from_table(operator: Operator, x: QTensor, truths: torch.Tensor) -> QTensor:
-    """Return a mask of int8 steps by what is true for each of the 256."""
-    kernel = Lut8(table=truths.to(torch.int8).to(x.scale.device))
+def _from_table(operator: Operator, x: QTensor, truths: Callable[[Tensor], Tensor], *key: object) -> QTensor:
+    """Return a mask of int8 steps by what is true of each of the 256."""
+
+    def build() -> Kernel:
+        return Lut8(table=truths(torch.arange(-128, 128)).to(torch.int8).to(x.scale.device))
+
+    kernel = operator.derived.get([x.scale], build, "mask", *key)
     return x.invoke(kernel, operator.row, x, scale=_one(x), dtype=qint8)
 
 
 def inverse_of(operator: Operator, mask: QTensor) -> QTensor:
     """Return the mask that holds where another does not."""
-    return _from_table(operator, mask, torch.arange(-128, 128) == 0)
+    return _from_table(operator, mask, lambda steps: steps == 0, "eq")
 
 
 def as_mask(operator: Operator, x: QTensor) -> QTensor:
     """Return where a tensor is not 0: masks are inputs, constants and comparisons alike."""
     if x.dtype is qint16:
         return inverse_of(operator, _step(operator, x, 0, "eq"))
-    return _from_table(operator, x, torch.arange(-128, 128) != 0)
+    return _from_table(operator, x, lambda steps: steps != 0, "ne")
 
 
 def _step(operator: Operator, x: QTensor, number: float, relation: str) -> QTensor:
@@ -67,9 +76,14 @@ def _step(operator: Operator, x: QTensor, number: float, relation: str) -> QTens
 def compared(operator: Operator, x: QTensor, number: float, relation: str) -> QTensor:
     """Return where a tensor of steps is in a relation to a real number."""
     if x.dtype is qint16:
-        return _step(operator, x, number / float(x.scale), relation)
-    reals = torch.arange(-128, 128, dtype=torch.float64) * float(x.scale)
-    return _from_table(operator, x, getattr(torch, relation)(reals, number))
+        steps = operator.derived.get([x.scale], lambda: number / float(x.scale), "steps", number)
+        return _step(operator, x, steps, relation)
+
+    def truths(steps: Tensor) -> Tensor:
+        found: Tensor = getattr(torch, relation)(steps.double() * float(x.scale), number)
+        return found
+
+    return _from_table(operator, x, truths, relation, number)
 
 
 def kept(operator: Operator, x: QTensor, mask: QTensor) -> QTensor:

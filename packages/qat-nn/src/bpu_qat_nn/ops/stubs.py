@@ -95,12 +95,12 @@ class QuantizedQuantStub(QuantizedModule):
             return x
         if hasattr(x, "quantize_input"):  # what lowering passes through the model
             return x.quantize_input(self.scale, self.dtype)
-        if capturing():
+        if capturing() and not torch.compiler.is_dynamo_compiling():
             return CapturedTensor.quantized(x, self.scale, self.dtype, str(self.row.march))
         if torch.compiler.is_compiling():
             raise CaptureError(
-                "torch.export replaces the weights that integers are computed from; export the plain form instead: "
-                "torch.export.export(plain_module(quantized, *inputs), inputs)"
+                "torch.compile, torch.export with strict=True and torch before 2.7 follow no such model; torch.export "
+                "takes it with strict=False, and any torch takes plain_module(quantized, *inputs)"
             )
         return QTensor(quantize(x, self.scale, self.dtype), self.scale, None, self.dtype)
 

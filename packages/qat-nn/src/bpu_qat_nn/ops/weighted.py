@@ -161,7 +161,7 @@ class WeightedQAT(WeightedOperator, QATModule):
     ) -> QTensor:
         parameters = self.parameters_for(weight, out, x, addend)
         kernel: Any = self.kernel(weight.steps.to(torch.int8), x=x.dtype, out_dtype=out.dtype, **parameters)
-        narrow = x.dtype is qint8 and weight.steps[0].numel() <= SAFE_TAPS
+        narrow = x.dtype is qint8 and weight.steps.shape[1:].numel() <= SAFE_TAPS
         whole = acc.round().to(torch.int32 if x.dtype is qint8 else torch.int64)
         y = self.finish_accumulator(kernel, whole, tuple(a.int_repr() for a in addend), narrow=narrow)
         return QTensor(y, out.scale, None, out.dtype, self.channel_axis(y.dim()) if out.dtype is qint32 else -1)

@@ -196,7 +196,7 @@ class WeightedOperator(Operator):
         bound = sums * -x.dtype.min + xp.abs(bias) + 1.0
         if factor is not None:
             bound = bound + factor * -addend[0].dtype.min
-        wide = x.dtype.bits == 16 and weight.steps[0].numel() > row.int16_any_shift_taps
+        wide = x.dtype.bits == 16 and weight.steps.shape[1:].numel() > row.int16_any_shift_taps
         real = unit / numbers(out.scale)
         multiplier = choose_multiplier(real, bound, out.dtype, row, least_accu_shift=8 if wide else 0, xp=xp)
         return choose_bias(bias, multiplier, row, xp=xp), multiplier, residual
@@ -251,6 +251,6 @@ class WeightedOperator(Operator):
 
         sources = [*(t.scale for t in (x, *addend)), None if out is None else out.scale]
         kernel, chosen = self.derived.get(sources, build, weight, x.dtype, len(addend))
-        narrow = x.dtype is qint8 and weight.steps[0].numel() <= SAFE_TAPS
+        narrow = x.dtype is qint8 and weight.steps.shape[1:].numel() <= SAFE_TAPS
         axis = 1 if chosen.dtype is qint32 else -1
         return self.apply_kernel(kernel, chosen, x, *addend, axis=axis, narrow=narrow)
