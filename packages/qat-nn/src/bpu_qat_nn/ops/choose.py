@@ -19,7 +19,7 @@ from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
 from ..qtensor import QTensor, plain
 from ..quantized_module import QuantizedModule
-from .rescale import rescale, widen
+from .rescale import rescale, unit_scale, widen
 
 __all__ = ["ROWS"]
 
@@ -48,14 +48,14 @@ class TopIndicesOperator(Operator):
         if self.k is None:
             return self._first(x, axis)
         kernel = choose.TopIndices(axis=axis, k=self.k, largest=self.largest)
-        return x.invoke(kernel, self.row, x, scale=torch.ones_like(x.scale), dtype=qint32)
+        return x.invoke(kernel, self.row, x, scale=unit_scale(x), dtype=qint32)
 
     def _first(self, x: QTensor, axis: int) -> QTensor:
         """Choose one; its place has the type of the elements, which are widened where that is too narrow."""
         if self.index_dtype(x) is not x.dtype:
             x = widen(self, x)
         kernel = ArgExtremum(axis=axis, largest=self.largest)
-        y: Any = x.invoke(kernel, self.row, x, scale=torch.ones_like(x.scale), dtype=x.dtype)
+        y: Any = x.invoke(kernel, self.row, x, scale=unit_scale(x), dtype=x.dtype)
         chosen: QTensor = y if self.keepdim else y.squeeze(axis)
         return chosen
 

@@ -19,6 +19,7 @@ from ..capture import uncaptured
 from ..op import Operator, Output
 from ..qtensor import QTensor
 from .clip import two_lines
+from .rescale import unit_scale
 
 __all__ = ["as_mask", "chosen", "compared", "inverse_of", "joined", "kept", "level"]
 
@@ -30,11 +31,6 @@ def exactly(device: torch.device) -> Multiplier:
     return Multiplier(accu_right_shift=zero, output_scale=one, output_right_shift=zero)
 
 
-def _one(x: QTensor) -> Tensor:
-    with uncaptured():
-        return torch.ones_like(x.scale)
-
-
 def _from_table(operator: Operator, x: QTensor, truths: Callable[[Tensor], Tensor], *key: object) -> QTensor:
     """Return a mask of int8 steps by what is true of each of the 256."""
 
@@ -42,7 +38,7 @@ def _from_table(operator: Operator, x: QTensor, truths: Callable[[Tensor], Tenso
         return Lut8(table=truths(torch.arange(-128, 128)).to(torch.int8).to(x.scale.device))
 
     kernel = operator.derived.get([x.scale], build, "mask", *key)
-    return x.invoke(kernel, operator.row, x, scale=_one(x), dtype=qint8)
+    return x.invoke(kernel, operator.row, x, scale=unit_scale(x), dtype=qint8)
 
 
 def inverse_of(operator: Operator, mask: QTensor) -> QTensor:
@@ -62,15 +58,15 @@ def _step(operator: Operator, x: QTensor, number: float, relation: str) -> QTens
     if relation in ("eq", "ne"):
         least, most = (_step(operator, x, number, each) for each in ("ge", "le"))
         kernel = Mul(multiplier=exactly(x.scale.device), out_dtype=qint8)
-        equal = least.invoke(kernel, operator.row, least, most, scale=_one(x), dtype=qint8)
+        equal = least.invoke(kernel, operator.row, least, most, scale=unit_scale(x), dtype=qint8)
         return equal if relation == "eq" else inverse_of(operator, equal)
     below = relation in ("lt", "le")  # whether it holds up to a border, or beyond
     border = math.floor(number) if relation in ("le", "gt") else math.ceil(number) - 1
     low, high = (int(below), int(not below)) if border >= qint16.min else (int(not below),) * 2
     lines = two_lines(left=(0, low), right=(0, high), border=min(border, qint16.max), device=x.scale.device)
-    wide = x.invoke(lines, operator.row, x, scale=_one(x), dtype=qint16)
+    wide = x.invoke(lines, operator.row, x, scale=unit_scale(x), dtype=qint16)
     narrow = Rescale(multiplier=exactly(x.scale.device), out_dtype=qint8)
-    return wide.invoke(narrow, operator.row, wide, scale=_one(x), dtype=qint8)
+    return wide.invoke(narrow, operator.row, wide, scale=unit_scale(x), dtype=qint8)
 
 
 def compared(operator: Operator, x: QTensor, number: float, relation: str) -> QTensor:

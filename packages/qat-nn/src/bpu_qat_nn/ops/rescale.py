@@ -14,10 +14,11 @@ from bpu_kernels.multiplier import choose_rescale
 from bpu_kernels.ops.elementwise import Rescale
 from bpu_kernels.ops.lut import Lut8
 
+from ..capture import uncaptured
 from ..op import Operator, Output
 from ..qtensor import QTensor
 
-__all__ = ["as_multiplier", "int32_fields", "rescale", "through_int16", "widen"]
+__all__ = ["as_multiplier", "int32_fields", "rescale", "through_int16", "unit_scale", "widen"]
 
 _WIDENING = 256
 """int8 becomes int16 by this factor, exactly; the scale shrinks by it."""
@@ -51,6 +52,12 @@ def rescale(operator: Operator, x: QTensor, out: Output) -> QTensor:
 
     kernel = operator.derived.get([x.scale, out.scale], build, "rescale", x.dtype, out.dtype)
     return x if kernel is None else x.invoke(kernel, operator.row, x, scale=out.scale, dtype=out.dtype)
+
+
+def unit_scale(x: QTensor) -> Tensor:
+    """Return the scale 1 of masks and indices, where a tensor's own scale is."""
+    with uncaptured():
+        return torch.ones_like(x.scale)
 
 
 def widen(operator: Operator, x: QTensor) -> QTensor:
