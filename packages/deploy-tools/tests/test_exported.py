@@ -92,6 +92,15 @@ def test_strict_export_follows_the_model_too(name: str) -> None:
     assert_program(exported, model, real_inputs(case.shapes, 3))
 
 
+@pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
+def test_batch_may_be_left_open(strict: bool) -> None:
+    model = converted(NETS["resnet"])
+    batches = {size: real_inputs(((size, 3, 32, 32),), 1)[0] for size in (1, 2, 5)}
+    exported = torch.export.export(model, (batches[2],), dynamic_shapes=({0: torch.export.Dim("n")},), strict=strict)
+    for x in batches.values():
+        assert torch.equal(exported.module()(x), model(x))
+
+
 class Surrounded(nn.Module):
     """A converted model between float layers, called twice, in a result of several tensors."""
 

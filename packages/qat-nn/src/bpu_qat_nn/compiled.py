@@ -17,11 +17,12 @@ from .capture import exporting
 from .errors import CaptureError
 from .graph_module import LIVING
 from .model_operator import number_of, part_of_result, traced_call
+from .observed_operator import place_of_call
 
 if TYPE_CHECKING:
-    from .graph_module import QuantizedGraphModule
+    from .graph_module import ObservedGraphModule, QuantizedGraphModule
 
-__all__ = ["compiled_call", "uncompiled_call"]
+__all__ = ["compiled_call", "observed_call", "uncompiled_call"]
 
 _Call = Callable[[Any, Any, Mapping[str, Any]], Any]
 
@@ -29,6 +30,7 @@ _dynamo: Any = torch.compiler
 _constant = _dynamo.assume_constant_result
 """Calls a function once, when the code around it is compiled."""
 _number: Callable[[int], int] = _constant(lambda identity: number_of(LIVING[identity]))
+_place: Callable[[], int] = _constant(place_of_call)
 _part: Callable[[int, str], str] = _constant(part_of_result)
 _traced: Callable[[int, Sequence[Tensor], Sequence[str]], list[Tensor]] = _dynamo.allow_in_graph(traced_call)
 
@@ -43,6 +45,22 @@ def compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[st
     number = _number(id(quantized))
     function = _traced if exporting() else torch.ops.bpu_qat_nn.converted
     return _rebuilt(number, "", function(number, inputs, list(kwargs)))
+
+
+def observed_call(observed: ObservedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Call a model under calibration or training from code that is being compiled; its results are real values."""
+    inputs = [*args, *kwargs.values()]
+    if exporting() or _casts() or not all(isinstance(x, Tensor) for x in inputs):
+        return uncompiled_call(observed, args, kwargs)
+    number, records = _number(id(observed)), torch.is_grad_enabled()
+    needed = [index for index, x in enumerate(inputs) if records and x.requires_grad]
+    parameters = [each for each in observed.parameters() if records and each.requires_grad]
+    values, _ = torch.ops.bpu_qat_nn.observed(number, inputs, list(kwargs), parameters, needed, _place())
+    return _rebuilt(number, "", values)
+
+
+def _casts() -> bool:
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
 
 
 def _rebuilt(number: int, path: str, values: Sequence[Tensor]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .capture import capturing, uncaptured
 
@@ -49,7 +50,7 @@ class Derived:
             return build()
         if capturing():
             with uncaptured():
-                return self._get(sources, build, extra)
+                return build() if _is_symbolic(extra) else self._get(sources, build, extra)
         return self._get(sources, build, extra)
 
     def _get(self, sources: Sequence[Tensor | None], build: Callable[[], T], extra: tuple[object, ...]) -> T:
@@ -65,6 +66,11 @@ class Derived:
 
     def __reduce__(self) -> tuple[type[Derived], tuple[bool, bool]]:
         return Derived, (self.keeps, self.by_contents)
+
+
+def _is_symbolic(extra: tuple[object, ...]) -> bool:
+    """Whether a length is a symbol of torch.export, which means nothing after it."""
+    return any(isinstance(leaf, torch.SymInt) for leaf in tree_leaves(extra))
 
 
 class _Seen:

@@ -61,11 +61,11 @@ class ObservedGraphModule(_GraphModule):
     """What was quantized, and what stayed in float and why."""
 
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute; what ``torch.compile`` sees is one call that it leaves alone."""
+        """Compute; what ``torch.compile`` sees is one operator."""
         if torch.compiler.is_dynamo_compiling():
-            from .compiled import uncompiled_call
+            from .compiled import observed_call
 
-            return uncompiled_call(self, args, kwargs)
+            return observed_call(self, args, kwargs)
         return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 

@@ -21,11 +21,11 @@ from .errors import CaptureError
 from .plain import captured_call
 from .qtensor import QTensor
 
-__all__ = ["model_of", "number_of", "part_of_result", "traced_call"]
+__all__ = ["PARTS", "call", "fresh", "model_of", "number_of", "part_of_result", "take_apart", "traced_call"]
 
 _numbers: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 _models: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionary()
-_parts: weakref.WeakKeyDictionary[nn.Module, dict[str, str]] = weakref.WeakKeyDictionary()
+PARTS: weakref.WeakKeyDictionary[nn.Module, dict[str, str]] = weakref.WeakKeyDictionary()
 """Model -> what its result was made of when it was last looked at without running it: path -> kind and names."""
 
 
@@ -51,13 +51,13 @@ def model_of(number: int) -> Any:
     return model
 
 
-def _call(model: Any, inputs: Sequence[Tensor], names: Sequence[str]) -> Any:
+def call(model: Any, inputs: Sequence[Tensor], names: Sequence[str]) -> Any:
     """Call a model; the last inputs are given by name."""
     count = len(inputs) - len(names)
     return model(*inputs[:count], **dict(zip(names, inputs[count:], strict=True)))
 
 
-def _take_apart(result: Any) -> tuple[list[Tensor], dict[str, str]]:
+def take_apart(result: Any) -> tuple[list[Tensor], dict[str, str]]:
     """Return the tensors of a model's result, and by path what the result is made of.
 
     Raises:
@@ -86,7 +86,7 @@ def _take_apart(result: Any) -> tuple[list[Tensor], dict[str, str]]:
 
 def part_of_result(number: int, path: str) -> str:
     """Return what a part of a model's result is: a value's index, or NoneType, list, tuple or dict, and its names."""
-    return _parts[model_of(number)][path]
+    return PARTS[model_of(number)][path]
 
 
 def traced_call(number: int, inputs: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
@@ -94,16 +94,16 @@ def traced_call(number: int, inputs: Sequence[Tensor], names: Sequence[str]) -> 
     model = model_of(number)
     count = len(inputs) - len(names)
     result = captured_call(model, inputs[:count], dict(zip(names, inputs[count:], strict=True)))
-    values, _parts[model] = _take_apart(result)
+    values, PARTS[model] = take_apart(result)
     return values
 
 
 def _converted(number: int, inputs: list[Tensor], names: list[str]) -> list[Tensor]:
-    values, _ = _take_apart(_call(model_of(number), inputs, names))
-    return _fresh([x.int_repr() if isinstance(x, QTensor) else x for x in values], inputs)
+    values, _ = take_apart(call(model_of(number), inputs, names))
+    return fresh([x.int_repr() if isinstance(x, QTensor) else x for x in values], inputs)
 
 
-def _fresh(values: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+def fresh(values: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Return the values in memory of their own, contiguous, as operators must."""
     taken = {x.untyped_storage().data_ptr() for x in inputs}
     made = []
@@ -121,7 +121,7 @@ def _shapes(number: int, inputs: list[Tensor], names: list[str]) -> list[Tensor]
     return [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in values]
 
 
-_library: Any = torch.library.Library("bpu_qat_nn", "DEF")  # type: ignore[no-untyped-call]
+_library: Any = torch.library.Library("bpu_qat_nn", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def _register() -> None:
