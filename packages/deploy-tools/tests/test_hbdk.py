@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,15 @@ from torch import Tensor
 
 import bpu_kernels
 from bpu_deploy_tools import lower, with_yuv_input
-from bpu_deploy_tools.hbdk import HbdkNotFoundError, Limits, find_toolkit, simulate
+from bpu_deploy_tools.hbdk import (
+    CompileOptions,
+    HbdkNotFoundError,
+    Limits,
+    compile_programs,
+    find_toolkit,
+    read_hbm,
+    simulate,
+)
 from bpu_deploy_tools.hbdk.buildable import NOT_BUILT
 from bpu_deploy_tools.hbdk.hbir import plan
 from bpu_deploy_tools.hbdk.layers import BUILD
@@ -20,6 +29,7 @@ from bpu_kernels import KERNELS, Program, ProgramBuilder, UnsupportedError, quan
 from bpu_kernels.march import March, march_row
 from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.constant import Constant
+from bpu_kernels.ops.elementwise import Relu
 from bpu_kernels.ops.layout import Slice
 from bpu_kernels.testing import assert_integers_equal, random_case, random_program
 from bpu_qat_nn import convert_fx
@@ -200,6 +210,22 @@ def test_elements_of_topk_come_from_the_layer_that_finds_their_places() -> None:
     index = builder.add(TopIndices(axis=1, k=2), x, name="best", scale=1.0)
     builder.output(builder.add(Gather(axis=1), x, index, name="taken", scale=1.0), "y")
     assert [call["function"] for call in plan(builder.build()).calls] == ["ModelInput", "TopK"]
+
+
+@pytest.mark.hbdk
+def test_file_tells_the_outputs_of_topk_whose_elements_nothing_reads(tmp_path: Path) -> None:
+    builder = ProgramBuilder(March.BAYES)
+    x = builder.input("x", (1, 4, 2, 3), "qint8", 1.0)
+    index = builder.add(TopIndices(axis=1, k=2), x, name="best", scale=1.0)
+    builder.output(builder.add(Relu(), x, name="relu", scale=1.0), "positive")
+    builder.output(index, "places")
+    program, path = builder.build(), tmp_path / "net.hbm"
+    compile_programs({"net": program}, path, CompileOptions(opt="O0", output_layout="NHWC", jobs=2))
+    given = {"x": np.random.default_rng(0).integers(-128, 128, (1, 4, 2, 3)).astype(np.int8)}
+    assert [output.name for output in read_hbm(path)["net"].outputs] == ["positive", "places"]
+    got = simulate(path, given)
+    for output, value in bpu_kernels.run(program, given).items():
+        assert_integers_equal(got[output], value, what=output)
 
 
 def test_missing_toolkit_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,28 @@ def test_child_that_takes_too_long_is_stopped_with_its_own_children(tmp_path: Pa
     done = run(code, tmp_path, seconds=5)
     assert done.code is None
     assert _ends(int(done.output))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has ended")
+def test_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(note)!r}).write_text(f'{{os.getpid()}}.'); time.sleep(600)"
+    parent = (
+        "import os, pathlib, sys\n"
+        "from bpu_deploy_tools.hbdk import Limits\n"
+        "from bpu_deploy_tools.hbdk.process import run_limited\n"
+        f"command = [sys.executable, '-c', {child!r}]\n"
+        f"run_limited(command, cwd=pathlib.Path({str(tmp_path)!r}), environment=os.environ, limits=Limits())"
+    )
+    running = subprocess.Popen([sys.executable, "-c", parent])
+    try:
+        while not (note.is_file() and note.read_text().endswith(".")):
+            assert running.poll() is None
+            time.sleep(0.1)
+    finally:
+        running.kill()
+        running.wait()
+    assert _ends(int(note.read_text().removesuffix(".")))
 
 
 def _ends(process: int) -> bool:

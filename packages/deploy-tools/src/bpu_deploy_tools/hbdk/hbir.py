@@ -71,15 +71,17 @@ def plan(program: Program) -> Plan:
         given = [tensors[name] for name in node.inputs]
         if moves_nothing(node, built.specs):
             tensors[node.output] = given[0]
-        elif takes_the_largest(node, makers):
+        elif _takes_the_largest(node, makers):
             tensors[node.output] = first_of(given[1])
         else:
             tensors[node.output] = BUILD[type(node.kernel)](p, node.kernel, given, specs)
+    ranked = {node.output for node in built.nodes if isinstance(node.kernel, TopIndices)}
+    p.unnamed_outputs = len(ranked - {node.inputs[1] for node in built.nodes if _takes_the_largest(node, makers)})
     _hand_out(p, program, built, tensors)
     return p
 
 
-def takes_the_largest(node: Node, makers: Mapping[str, Node]) -> bool:
+def _takes_the_largest(node: Node, makers: Mapping[str, Node]) -> bool:
     """Whether a node gathers the very elements whose places another gives: the layer of that one has them already."""
     if not isinstance(node.kernel, Gather) or node.inputs[1] not in makers:
         return False

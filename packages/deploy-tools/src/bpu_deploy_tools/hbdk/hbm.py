@@ -77,6 +77,7 @@ def describe(program: Program, name: str, planned: Plan) -> str:
         "format": FORMAT,
         "inputs": [_to_json(each) | {"source": each.source} for each in model.inputs],
         "outputs": [_to_json(each) | {"order": each.order} for each in model.outputs],
+        "unnamed_outputs": planned.unnamed_outputs,
         "layers": dict(model.layers),
     }
     return json.dumps(content, separators=(",", ":"))
@@ -133,7 +134,8 @@ def _model(found: dict[str, Any]) -> HbmModel:
         return HbmModel(
             name=name, inputs=inputs, outputs=tuple(HbmOutput(**_foreign(each)) for each in made), layers={}
         )
-    if (len(given["inputs"]), len(given["outputs"])) != (len(taken), len(made)):
+    count = len(given["outputs"]) + int(given.get("unnamed_outputs", 0))
+    if (len(given["inputs"]), count) != (len(taken), len(made)):
         raise ValueError("it has other inputs or outputs than the model")
     return HbmModel(
         name=name,

@@ -167,7 +167,7 @@ def perf_hbm(
         HbdkError: the file is damaged, or the tool broke.
     """
     toolkit, limits = toolkit or find_toolkit(), limits or Limits(seconds=600)
-    models, target = read_hbm(hbm, toolkit=toolkit), Path(out_dir)
+    models, target = read_hbm(hbm, toolkit=toolkit, limits=limits), Path(out_dir)
     target.mkdir(parents=True, exist_ok=True)
     found: dict[str, Performance] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -196,7 +196,7 @@ def _performance(name: str, paths: Mapping[str, str], html: Path, figures: Path)
         name=name,
         fps=float(summary["FPS"]),
         latency_us=float(summary["latency (us)"]),
-        ops_per_frame=int(summary["BPU OPs per frame (effective)"]),
+        ops_per_frame=int(summary.get("BPU OPs per frame (effective)", 0)),  # not told where all of it runs on the CPU
         ddr_bytes_per_frame=int(summary["DDR bytes per frame"]),
         layers=tuple(_layer(row, paths) for row in summary.get("layer details", [])[1:]),
         html=html,

@@ -70,6 +70,8 @@ class Plan:
     outputs: list[str] = field(default_factory=list)
     layers: dict[str, str] = field(default_factory=dict)
     """Name of a layer in HBIR -> name of the node that it stands for."""
+    unnamed_outputs: int = 0
+    """What layers give that nothing reads: the compiler hands these out behind the outputs."""
     node: str = ""
     """The node or input whose calls are being made."""
 

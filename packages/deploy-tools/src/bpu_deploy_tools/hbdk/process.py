@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -17,6 +18,8 @@ MOST_KEPT = 2**20
 """Characters of output that are kept: the last ones."""
 AFTER_KILL = 10.0
 """Seconds that a killed child gets to be gone."""
+_DIES_WITH_PARENT = 1
+"""Option of Linux's prctl: the signal that a process gets when the thread that started it ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ def run_limited(
 ) -> Finished:
     """Run a command in a session of its own, so that children of it end with it, and without core dumps.
 
+    On Linux it ends with this process too, however that ends.
+
     Args:
         command: program and arguments.
         cwd: its working folder.
@@ -54,8 +59,11 @@ def run_limited(
         limits: on time, and on the address space.
         on_text: called with each piece of output as it comes, in another thread.
     """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
     def limit() -> None:
+        if prctl is not None:
+            prctl(_DIES_WITH_PARENT, signal.SIGKILL)
         allowed = int(limits.memory_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

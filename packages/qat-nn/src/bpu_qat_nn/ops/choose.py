@@ -168,13 +168,15 @@ ROWS = (
         kernels=("top_indices", "arg_extremum", "rescale"),
         note="Of topk, sort, argmax, argmin, and max or min along an axis. Indices have scale 1 and 32 bits; a single "
         "one, as of argmax, has the type of the elements, or 16 bits where 8 are too few. Of equal elements the first "
-        "comes first. Values are gathered, or those of amax.",
+        "comes first. Values are gathered, or those of amax. More indices than one are found by the board's CPU, "
+        "inside the compiled model.",
     ),
     OpRow(
         name="gather",
         floats=(Gather,),
         qat=QATGather,
         kernels=("gather", "rescale"),
-        note="Indices are results of topk, sort and argmax, or inputs through a QuantStub of scale 1.",
+        note="Indices are results of topk, sort and argmax, or inputs through a QuantStub of scale 1. The board's CPU "
+        "gathers, inside the compiled model.",
     ),
 )
