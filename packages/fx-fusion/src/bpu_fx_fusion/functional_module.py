@@ -7,7 +7,7 @@ from torch.fx import Node
 from .constant_value import constant_value
 from .float_modules import ScaledDotProduct
 from .functional_layer import LAYER_PARAMETERS, make_layer
-from .functional_norm import NORM_PARAMETERS, NORMS
+from .functional_norm import NORM_PARAMETERS, NORMS, shape_behind_layer
 from .functional_table import LayerForm, ModuleForm, NormForm
 from .graph import contains_node
 from .replacement import Call
@@ -65,7 +65,10 @@ def norm(call: Call, recipe: NormForm) -> Node:
         call.keep("its training flag does not follow the model's")
     if recipe.op == "instance_norm" and not given.get("use_input_stats", True):
         call.keep("it does not normalize by its input's statistics")
-    made = NORMS[recipe.op](given, call.owner_module, call.node.meta.get("example_shape"))
+    shape = call.node.meta.get("example_shape")
+    if shape is None and recipe.op == "batch_norm":
+        shape = shape_behind_layer(first, dict(call.gm.named_modules(remove_duplicate=False)))
+    made = NORMS[recipe.op](given, call.owner_module, shape)
     if made is None:
         call.keep("the number of its input's axes is not known without example inputs")
     return call.call_module(recipe.op, made, first)
