@@ -148,6 +148,7 @@ def test_what_torch_is_faster_at_is_left_to_it() -> None:
     assert set(KERNELS) - set(NAMES) == {
         *("concat", "constant", "pad", "reinterpret", "reshape", "resize_nearest", "slice", "transpose"),
         *("matmul", "relu"),
+        *("arg_extremum", "extremum", "reduce_extremum"),
         *("gather", "grid_sample", "roi_align", "top_indices"),
     }
 

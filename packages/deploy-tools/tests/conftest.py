@@ -11,6 +11,17 @@ from bpu_deploy_tools.hbdk import HbdkNotFoundError, find_toolkit
 from bpu_qconfig import march_scope
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--damaged-rounds 34``: try 2,040 damaged files of the vendor's formats, which takes an hour, instead of 60."""
+    parser.addoption("--damaged-rounds", type=int, default=1, help="rounds of 60 damaged .hbm and HBIR files each")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each round of damaged files a seed of its own."""
+    if "damage_seed" in metafunc.fixturenames:
+        metafunc.parametrize("damage_seed", range(metafunc.config.getoption("damaged_rounds")))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what needs the vendor's toolkit, which takes a quarter of an hour, unless ``-m hbdk`` asks for it."""
     wanted = "hbdk" in config.getoption("markexpr")

@@ -18,7 +18,9 @@ from bpu_deploy_tools.hbdk.layers import BUILD
 from bpu_deploy_tools.layout import channels_last
 from bpu_kernels import KERNELS, Program, ProgramBuilder, UnsupportedError, quant_dtype
 from bpu_kernels.march import March, march_row
+from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.constant import Constant
+from bpu_kernels.ops.layout import Slice
 from bpu_kernels.testing import assert_integers_equal, random_case, random_program
 from bpu_qat_nn import convert_fx
 from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs, train_steps
@@ -40,7 +42,12 @@ CASES_OF_MODULES = [
     for bits in case.bits
     if bits == 8 or march is not March.BERNOULLI2
 ]
-REFUSED = {("select", March.BERNOULLI2): r"reshape to \(2, 10, 12\)"}
+REFUSED = {("select", March.BERNOULLI2): r"reshape to \(2, 10, 12\)"} | {
+    (name, march): r"(grid_sample|roi_align): its rule is ours"
+    for name in CASES
+    for march in March
+    if name.startswith("grid_sample") or name.endswith("roi_align")
+}
 """Cases that are valid Programs, and for which the vendor's compiler has no form -> what is said of them."""
 WHOLE_NETS = [pytest.param(name, march, id=f"{name}-{march}") for name, case in NETS.items() for march in case.marches]
 
@@ -161,12 +168,38 @@ def test_every_kernel_has_builder_calls_or_a_reason() -> None:
 
 
 def test_program_with_an_operator_of_our_own_is_refused_by_name() -> None:
-    kernel, (x,) = random_case("top_indices", March.BAYES, np.random.default_rng(1))
+    kernel, inputs = random_case("grid_sample", March.BAYES, np.random.default_rng(1))
     builder = ProgramBuilder(March.BAYES)
-    values = builder.input("x", x.shape, quant_dtype(x.dtype), 1.0)
-    builder.output(builder.add(kernel, values, name="best", scale=1.0), "y")
-    with pytest.raises(UnsupportedError, match=r"best: top_indices: its rule is ours"):
+    values = [builder.input(f"x{i}", x.shape, quant_dtype(x.dtype), 1.0) for i, x in enumerate(inputs)]
+    builder.output(builder.add(kernel, *values, name="sampled", scale=1.0), "y")
+    with pytest.raises(UnsupportedError, match=r"sampled: grid_sample: its rule is ours"):
         plan(builder.build())
+
+
+def indexed(builder: ProgramBuilder, ranked: tuple[int, ...], moved: bool) -> Program:
+    """Gather of 4 rows by where the largest of some other rows are."""
+    x = builder.input("x", (1, 4, 2, 3), "qint8", 1.0)
+    other = builder.input("other", ranked, "qint8", 1.0)
+    index = builder.add(TopIndices(axis=1, k=2), other, name="best", scale=1.0)
+    if moved:
+        index = builder.add(Slice(start=(0, 0, 0, 0), stop=(1, 1, 2, 3), step=(1,) * 4), index, name="first", scale=1.0)
+    builder.output(builder.add(Gather(axis=1), x, index, name="taken", scale=1.0), "y")
+    return builder.build()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_wide_indices_that_may_lie_outside_are_refused(moved: bool) -> None:
+    assert plan(indexed(ProgramBuilder(March.BAYES), (1, 4, 2, 3), moved)).outputs
+    with pytest.raises(UnsupportedError, match=r"taken: gather by 32-bit indices that may lie outside"):
+        plan(indexed(ProgramBuilder(March.BAYES), (1, 5, 2, 3), moved))
+
+
+def test_elements_of_topk_come_from_the_layer_that_finds_their_places() -> None:
+    builder = ProgramBuilder(March.BAYES)
+    x = builder.input("x", (1, 4, 2, 3), "qint8", 1.0)
+    index = builder.add(TopIndices(axis=1, k=2), x, name="best", scale=1.0)
+    builder.output(builder.add(Gather(axis=1), x, index, name="taken", scale=1.0), "y")
+    assert [call["function"] for call in plan(builder.build()).calls] == ["ModelInput", "TopK"]
 
 
 def test_missing_toolkit_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -19,7 +19,7 @@ from bpu_kernels.march import March
 from bpu_kernels.multiplier import ResidualScale
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d
-from bpu_kernels.ops.elementwise import Mul, Reinterpret, Relu
+from bpu_kernels.ops.elementwise import Extremum, Mul, Reinterpret, Relu
 from bpu_kernels.ops.layout import Pad, Reshape, Slice
 from bpu_kernels.ops.linear import Linear
 from bpu_kernels.ops.pool import AvgPool2d, MaxPool2d
@@ -96,6 +96,10 @@ def made(build: Callable[[ProgramBuilder, Value], list[Value]], march: March = M
 PROGRAMS: dict[str, tuple[Callable[[ProgramBuilder, Value], list[Value]], list[str]]] = {
     "operator on a constant": (lambda b, x: [product(b, x, relu(b, constant(b)))], ["constant", "mul"]),
     "constant first": (lambda b, x: [product(b, constant(b), x)], ["constant", "mul"]),
+    "maximum of a constant and another": (
+        lambda b, x: [b.add(Extremum(), constant(b), x, name="larger", scale=1.0)],
+        ["constant", "extremum"],
+    ),
     "flattening before a linear layer": (lambda b, x: [flattened(b, x)], ["conv2d"]),
     "flattening that is an output too": (
         lambda b, x: [flat := b.add(Reshape(shape=(1, 256)), x, name="flat", scale=1.0), relu(b, flat)],
@@ -138,6 +142,14 @@ PROGRAMS: dict[str, tuple[Callable[[ProgramBuilder, Value], list[Value]], list[s
         lambda b, x: [maximum(b, corner(b, x), kernel=(3, 3), stride=(1, 1))],
         ["slice", "max_pool2d"],
     ),
+    "max pool as high as the map": (
+        lambda b, x: [maximum(b, corner(b, x), kernel=(3, 1), stride=(2, 1))],
+        ["slice", "reduce_extremum", "max_pool2d"],
+    ),
+    "max pool as wide as the map": (
+        lambda b, x: [maximum(b, x, kernel=(2, 8), stride=(2, 3))],
+        ["reduce_extremum", "max_pool2d"],
+    ),
     "dilation along an axis of one tap": (lambda b, x: [dilated(b, x, (1, 3), (0, 2))], ["conv2d"]),
     "dilation that does not divide the padding": (lambda b, x: [dilated(b, x, (3, 2), (2, 1))], ["pad", "conv2d"]),
     "node that nothing uses": (lambda b, x: (relu(b, x, "dead"), [relu(b, x)])[1], ["relu"]),
@@ -152,7 +164,7 @@ PROGRAMS: dict[str, tuple[Callable[[ProgramBuilder, Value], list[Value]], list[s
 """What a Program has -> the Program, and the kernels that are built for it."""
 
 
-EVERY_MARCH = [name for name in PROGRAMS if "flattening" not in name]
+EVERY_MARCH = [name for name in PROGRAMS if "flattening" not in name and "maximum of a constant" not in name]
 """Those that bernoulli2 can run too."""
 
 
@@ -223,6 +235,12 @@ def test_input_that_no_output_depends_on_is_refused() -> None:
     builder.output(relu(builder, x), "y")
     with pytest.raises(UnsupportedError, match=r"unused: no output depends on this input .*leave it out"):
         plan(builder.build())
+
+
+def test_maximum_of_a_constant_is_refused_on_bernoulli2() -> None:
+    program = made(PROGRAMS["maximum of a constant and another"][0], March.BERNOULLI2)
+    with pytest.raises(UnsupportedError, match="larger: the larger of a tensor and a constant"):
+        plan(program)
 
 
 def test_convolution_of_a_constant_with_a_residual_is_refused() -> None:

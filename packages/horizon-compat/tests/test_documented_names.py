@@ -104,6 +104,28 @@ _FAKE_QUANTIZE = (
     "FakeQuantize.with_args(**kwargs)",
 )
 
+_DEBUG_TOOLS = (
+    "model_profiler(model1, model2, example_inputs, mode, out_dir=None, kwargs_dict=None)",
+    "featuremap_similarity(model1, model2, inputs, similarity_func='Cosine', threshold=None, devices=None,"
+    " out_dir=None)",
+    "get_raw_features(model, example_inputs, prefixes=(), types=(), device=None, preserve_int=False,"
+    " use_class_name=False, skip_identity=False)",
+    "profile_featuremap(featuremap, with_tensorboard=False, tensorboard_dir=None, print_per_channel_scale=False,"
+    " show_per_channel=False, out_dir=None, file_name=None)",
+    "check_unfused_operations(model, example_inputs, print_tabulate=True)",
+    "get_module_called_count(model, example_inputs, check_leaf_module=None, print_tabulate=True)",
+    "check_qconfig(model, example_inputs, prefixes=(), types=(), custom_check_func=None, out_dir=None)",
+    "compare_weights(float_model, qat_quantized_model, similarity_func='Cosine', with_tensorboard=False,"
+    " tensorboard_dir=None, out_dir=None)",
+    "set_preserve_qat_mode(model, prefixes=(), types=(), value=True)",
+    "check_deploy_device(model, print_tabulate=True, out_dir=None)",
+    "script_profile(model, example_inputs, out_dir=None, march=None, mark_node_func=None,"
+    " compare_with_hbdk_parser=True)",
+    "compare_script_models(model1, model2, example_inputs, march=None)",
+    "show_cuda_memory_consumption(model, example_inputs, device, check_leaf_module=None, out_dir=None, file_name=None,"
+    " custom_backward=None)",
+)
+
 _GRAPH_MODULES = ("GraphModuleWithAttr", "ObservedGraphModule", "QuantizedGraphModule")
 
 _CONVOLUTIONS = ("Conv2d", "ConvReLU2d", "ConvReLU62d", "ConvAdd2d", "ConvAddReLU2d", "ConvAddReLU62d")
@@ -169,6 +191,7 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
     "fx.fx_helper": ("wrap", "CustomTracer"),
     "utils.fx_helper": ("wrap",),
     "utils.onnx_helper": ("export_to_onnx", "export_quantized_onnx"),
+    "utils.quant_profiler": _DEBUG_TOOLS,
     "nn": (
         "Interpolate(*, scale_factor=None, size=None, mode='nearest', align_corners=None, recompute_scale_factor=None)",
         "Pow(exponent)",

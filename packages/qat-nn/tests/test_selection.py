@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bpu_fx_fusion import MultiScaleRoIAlign
 from bpu_kernels.dtypes import qint16
 from bpu_kernels.march import March
-from bpu_qat_nn import PrepareError, QTensor, QuantStub, convert_fx, prepare_qat_fx
+from bpu_qat_nn import InputError, PrepareError, QTensor, QuantStub, convert_fx, prepare_qat_fx
 from bpu_qat_nn.ops.extremum import QuantizedExtremum
 from bpu_qat_nn.testing import CASES, assert_exact, calibrate, prepared, real_inputs, validate
 from bpu_qat_nn.testing.case import Between, BetweenTwo, Calls
@@ -130,6 +130,26 @@ def test_indices_are_those_of_the_quantized_values_first_of_equal_ones_first() -
     assert model(x)[0].tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize(("length", "dtype"), [(128, torch.int8), (129, torch.int16)])
+def test_argmax_is_as_narrow_as_the_elements_where_it_fits(length: int, dtype: torch.dtype) -> None:
+    x = torch.linspace(-1, 1, length).reshape(1, length, 1, 1).repeat(1, 1, 2, 2)
+    body = Calls(lambda v: v.argmax(1, keepdim=True))
+    model = prepared(nn.Sequential(QuantStub(), body), March.BAYES).eval()
+    set_fake_quantize(model, FakeQuantState.CALIBRATION)
+    model(x)
+    validate(model)
+    places = convert_fx(model)(x)
+    assert places.int_repr().dtype is dtype
+    assert places.int_repr().unique().tolist() == [length - 1]
+
+
+def test_argmax_of_many_channels_is_refused_where_nothing_is_wider_than_int8() -> None:
+    model = prepared(Between(Calls(lambda v: v.argmax(1).float())), March.BERNOULLI2).eval()
+    set_fake_quantize(model, FakeQuantState.CALIBRATION)
+    with pytest.raises(InputError, match="a place among 128 elements at most, got 129"):
+        model(torch.randn(1, 129, 2, 2))
+
+
 def test_argmax_needs_no_dequantization() -> None:
     class Labels(nn.Module):
         def __init__(self) -> None:
@@ -144,7 +164,7 @@ def test_argmax_needs_no_dequantization() -> None:
     calibrate(model, (x.shape,))
     labels = assert_exact(model, (x,))(x)
     assert isinstance(labels, QTensor)
-    assert labels.int_repr().dtype is torch.int32
+    assert labels.int_repr().dtype is torch.int8
     assert (labels.int_repr() == x.argmax(1)).float().mean() > 0.9
 
 
@@ -180,9 +200,7 @@ def test_what_has_no_integer_form_is_refused(name: str) -> None:
         prepared(BetweenTwo(Calls(function)).eval(), March.BAYES)
 
 
-@pytest.mark.parametrize(
-    "name", ["topk_values", "gather_by_another", "grid_sample_bilinear_zeros", "roi_align", "maximum"]
-)
+@pytest.mark.parametrize("name", ["topk_values", "gather_by_another", "grid_sample_bilinear_zeros", "roi_align"])
 def test_bernoulli2_refuses_what_it_lacks(name: str) -> None:
     with pytest.raises(PrepareError, match="bernoulli2"):
         prepared(CASES[name].model(), March.BERNOULLI2)

@@ -92,6 +92,18 @@ inline void store_row(const Rows& to, int64_t row, int64_t c, int64_t count, __m
   if (count < kPanel) __builtin_memcpy(out, padded, static_cast<size_t>(count * to.out_bytes));
 }
 
+// Rows of whole panels as bytes, two at a time: packing works within halves, so the middle quarters change places.
+template <int64_t R>
+inline void store_bytes(const Rows& to, int64_t row, int64_t c, const __m256i* y) {
+  uint8_t* out = to.out + row * to.out_stride + c;
+  BPU_UNROLL for (int64_t r = 0; r < R; r += 2, out += 2 * to.out_stride) {
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(y[r], y[r + 1 < R ? r + 1 : r]), 0xD8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(bytes));
+    if (r + 1 == R) break;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + to.out_stride), _mm256_extracti128_si256(bytes, 1));
+  }
+}
+
 // (2): accumulators as 32-bit outputs.
 inline void store_wide(const Finish& by, const Rows& to, int64_t row, int64_t c, const Pair& acc) {
   const int64_t count = to.channels - c;
@@ -127,6 +139,7 @@ inline void finish_rows(const Finish& by, const Rows& to, int64_t row, int64_t c
   if (by.relu) {
     BPU_UNROLL for (int64_t r = 0; r < R; ++r) y[r] = _mm256_max_epi16(y[r], _mm256_setzero_si256());
   }
+  if (to.out_bytes == 1 && count >= kPanel) return store_bytes<R>(to, row, c, y);
   BPU_UNROLL for (int64_t r = 0; r < R; ++r) store_row(to, row + r, c, count, y[r]);
 }
 
@@ -185,7 +198,8 @@ void tile(const Product& product, int64_t panel, int64_t row) {
 }
 
 template <bool kWide>
-void multiply(const Product& product) {
+void multiply(const Product& given) {
+  const Product product = given;  // a copy, which no store can change
   for (int64_t panel = 0; panel < product.panels; ++panel) {
     int64_t row = 0;
     for (; row + kRows <= product.rows; row += kRows) tile<kRows, kWide>(product, panel, row);

@@ -20,7 +20,7 @@ struct BpuPlan {
 namespace bpu {
 namespace {
 
-// In the order of bpu_kernels/engine/steps.py.
+// In the order of bpu_kernels/engine/steps/context.py.
 constexpr StepMaker kMakers[] = {
     make_gather, make_convolution, make_matmul,     make_add,        make_multiply, make_rescale,  make_relu,
     make_table8, make_table16,     make_window_sum, make_window_max, make_bilinear, make_constant,

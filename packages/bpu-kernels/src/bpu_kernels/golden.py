@@ -21,15 +21,16 @@ from .fixed_point import Multiplier
 from .kernel import IntArray, Kernel, TensorSpec
 from .march import MarchRow, march_row
 from .multiplier import Bias, ResidualScale
+from .ops.choose import Gather, TopIndices
 from .ops.concat import Concat
 from .ops.conv import Conv2d
 from .ops.conv_transpose import ConvTranspose2d
-from .ops.elementwise import Add, AddScaled, Mul, Relu, Rescale
+from .ops.elementwise import Add, AddScaled, Extremum, Mul, Relu, Rescale
 from .ops.input import nv12_to_yuv444
 from .ops.linear import Linear, Matmul
 from .ops.lut import Lut8, Lut16, SegmentLine
 from .ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from .ops.reduce import Sum
+from .ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from .ops.resize import ResizeBilinear
 
 __all__ = ["Outcome", "check_directory", "main"]
@@ -98,6 +99,7 @@ KERNEL_OF: dict[str, Callable[[Params, Arrays], Kernel]] = {
     "add_scaled": lambda p, a: AddScaled(
         input_scale=_ints(p, "input_scale"), sumin_scale=_ints(p, "sumin_scale"), multiplier=_multiplier(p)
     ),
+    "arg_extremum": lambda p, a: ArgExtremum(axis=p["dim"], largest=p["largest"]),
     "avg_pool": lambda p, a: AvgPool2d(multiplier=_multiplier(p), **_spatial(p, "kernel", "stride", "pad")),
     "concat": lambda p, a: Concat(axis=p["dim"]),
     "conv2d": lambda p, a: Conv2d(
@@ -109,6 +111,8 @@ KERNEL_OF: dict[str, Callable[[Params, Arrays], Kernel]] = {
     "deconv2d": lambda p, a: ConvTranspose2d(
         output_padding=tuple(p["output_pad"]), **_weighted(p, a), **_spatial(p, "stride", "pad")
     ),
+    "extremum": lambda p, a: Extremum(largest=p["largest"]),
+    "gather": lambda p, a: Gather(axis=p["dim"]),
     "global_avg_pool": lambda p, a: GlobalAvgPool2d(multiplier=_multiplier(p)),
     "linear": lambda p, a: Linear(**_weighted(p, a)),
     "lut8": lambda p, a: Lut8(table=a[p["table"]]),
@@ -116,12 +120,14 @@ KERNEL_OF: dict[str, Callable[[Params, Arrays], Kernel]] = {
     "matmul": lambda p, a: Matmul(multiplier=_multiplier(p)),
     "max_pool": lambda p, a: MaxPool2d(**_spatial(p, "kernel", "stride", "pad")),
     "mul": lambda p, a: Mul(multiplier=_multiplier(p), out_dtype=quant_dtype(p["out_dtype"])),
+    "reduce_extremum": lambda p, a: ReduceExtremum(axis=p["dim"], largest=p["largest"]),
     "relu": lambda p, a: Relu(),
     "rescale": lambda p, a: Rescale(multiplier=_multiplier(p), out_dtype=quant_dtype(p["out_dtype"])),
     "resize": lambda p, a: ResizeBilinear(
         size=tuple(p["size"]), align=p["align"], precision=p["precision"], legacy=p["legacy"]
     ),
     "sum": lambda p, a: Sum(axis=p["dim"], multiplier=_multiplier(p)),
+    "top_indices": lambda p, a: TopIndices(axis=p["dim"], k=p["k"], largest=p["largest"]),
 }
 """Operator name of the golden data -> the kernel that a case describes."""
 

@@ -113,6 +113,8 @@ class MarchRow:
     conv3d_stride: Limit
     batch: Limit
     feature_size: Limit
+    chosen_side: Limit
+    """Length of an axis before the last, of which the largest element is chosen."""
 
     # Operators that only some marches have, or have in part
     moves_freely: bool
@@ -176,6 +178,7 @@ _BERNOULLI2 = MarchRow(
     moves_freely=False,
     batch=_upto(128, "D"),
     feature_size=_upto(4096, "D"),
+    chosen_side=_upto(64, "M: 65 runs, of 128 the checker makes no end"),
     refused_kernels=(
         *("add", "conv3d", "gather", "grid_sample", "lut16", "matmul", "roi_align", "sum", "top_indices", "transpose"),
     ),
@@ -231,6 +234,7 @@ def _bayes(march: March, boards: str) -> MarchRow:
         moves_freely=True,
         batch=_upto(128, "M: probed to 129"),
         feature_size=_upto(65536, "D"),
+        chosen_side=_upto(65536, "M: 1000"),
         refused_kernels=("add_scaled",),
         resize_modes=((True, 8), (False, 8), (False, 16)),
         nearest_factor=Limit((1, 2, 4, 8, 16, 32), "M: others refused; 2 and 4 measured"),

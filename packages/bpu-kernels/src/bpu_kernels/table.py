@@ -8,12 +8,12 @@ from .ops.concat import Concat
 from .ops.constant import Constant
 from .ops.conv import Conv2d, Conv3d
 from .ops.conv_transpose import ConvTranspose2d
-from .ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from .ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from .ops.layout import Pad, Reshape, Slice, Transpose
 from .ops.linear import Linear, Matmul
 from .ops.lut import Lut8, Lut16
 from .ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from .ops.reduce import Sum
+from .ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from .ops.resize import ResizeBilinear, ResizeNearest
 from .ops.sample import GridSample, RoiAlign
 
@@ -24,12 +24,14 @@ KERNELS: dict[str, type[Kernel]] = {
     for kernel in (
         Add,
         AddScaled,
+        ArgExtremum,
         AvgPool2d,
         Concat,
         Constant,
         Conv2d,
         Conv3d,
         ConvTranspose2d,
+        Extremum,
         Gather,
         GlobalAvgPool2d,
         GridSample,
@@ -40,6 +42,7 @@ KERNELS: dict[str, type[Kernel]] = {
         MaxPool2d,
         Mul,
         Pad,
+        ReduceExtremum,
         Reinterpret,
         Relu,
         Rescale,

@@ -11,7 +11,7 @@ from bpu_kernels import InvalidProgramError, MarchRow, QuantDType, TensorSpec, m
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.kernel import IntArray
 from bpu_kernels.multiplier import ResidualScale, choose_add_scaled, choose_add_shifted, choose_multiplier
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from bpu_kernels.ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from bpu_kernels.testing import assert_integers_equal, every_integer, random_case, scalar
 
 seeds = st.integers(0, 2**32 - 1)
@@ -190,3 +190,23 @@ def test_rescale_has_no_first_shift() -> None:
 def test_relu_and_bernoulli2_take_int8_only() -> None:
     assert Relu().problems(BAYES, MAP16) == ["input type qint16 (allowed: qint8)"]
     assert Rescale(multiplier=BY, out_dtype=qint16).problems(B2, MAP8) == ["output type qint16"]
+
+
+@pytest.mark.parametrize("march", ["bernoulli2", "bayes"])
+@given(seeds)
+def test_extremum_equals_equation_47(march: str, seed: int) -> None:
+    kernel, (x, y) = random_case("extremum", march, np.random.default_rng(seed))
+    assert isinstance(kernel, Extremum)
+    expected = [(max if kernel.largest else min)(u, v) for u, v in pairs(x, y)]
+    assert_integers_equal(kernel.run(march_row(march), x, y), shaped(expected, x, y, x.dtype))
+
+
+def test_extremum_of_two_types_is_refused() -> None:
+    with pytest.raises(InvalidProgramError, match="expected one type"):
+        Extremum().infer(TensorSpec((1, 2), qint8), TensorSpec((1, 2), qint16))
+
+
+def test_extremum_of_one_channel_is_a_problem_of_bernoulli2() -> None:
+    maps = [TensorSpec((1, 3, 3, 1), qint8)] * 2
+    assert Extremum().problems(B2, *maps) == ["the larger of two maps of one channel"]
+    assert not Extremum().problems(BAYES, *maps)

@@ -49,10 +49,12 @@ def test_matmul_equals_sums_of_products(seed: int) -> None:
     kernel, (x, y) = random_case("matmul", "bayes", np.random.default_rng(seed))
     assert isinstance(kernel, Matmul)
     a, m, r = (int(values[0]) for values in vars(kernel.multiplier).values())
-    expected = np.zeros((*x.shape[:-1], y.shape[-1]), np.int8)
+    leading = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    first, second = (np.broadcast_to(each, (*leading, *each.shape[-2:])) for each in (x, y))
+    expected = np.zeros((*first.shape[:-1], y.shape[-1]), np.int8)
     for index in np.ndindex(*expected.shape):
         *batch, i, j = index
-        acc = sum(int(x[(*batch, i, k)]) * int(y[(*batch, k, j)]) for k in range(x.shape[-1]))
+        acc = sum(int(first[(*batch, i, k)]) * int(second[(*batch, k, j)]) for k in range(x.shape[-1]))
         expected[index] = scalar.requantize(acc, a, m, r, bits=8, rounds=True)
     assert_integers_equal(kernel.run(row, x, y), expected)
 

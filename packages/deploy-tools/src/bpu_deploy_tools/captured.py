@@ -29,7 +29,7 @@ from .lower import _outputs
 from .recorder import Recorder
 from .symbolic import SymbolicReal, SymbolicTensor
 
-__all__ = ["is_captured", "lower_captured"]
+__all__ = ["Follower", "followed", "is_captured", "lower_captured"]
 
 MOVES: dict[str, str] = {
     "view": "reshape",
@@ -77,12 +77,24 @@ def lower_captured(module: Any, example_inputs: Any, *, metadata: Mapping[str, s
         LoweringError: it calls no operator of the BPU, or computes on real values.
         UnsupportedError: the march cannot run it.
     """
+    follower, result = followed(module, example_inputs)
+    recorder = follower.recorder
+    recorder.path = "to_output"
+    outputs, orders = _outputs(tree_map(follower.stand_in, result), recorder)
+    return recorder.program(outputs, {**orders, **(metadata or {})})
+
+
+def followed(module: Any, example_inputs: Any) -> tuple[Follower, Any]:
+    """Run a captured model on the example and follow its tensors; args and errors are those of ``lower_captured``.
+
+    Returns:
+        what followed them, and the model's result.
+    """
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     inputs = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
     names = _input_names(module, len(inputs))
     run = module.module() if isinstance(module, torch.export.ExportedProgram) else module
-    recorder = Recorder(_march_of(run, arguments))
-    follower = _Follower(recorder, dict(zip(names, inputs, strict=True)))
+    follower = Follower(Recorder(_march_of(run, arguments)), dict(zip(names, inputs, strict=True)))
     try:
         with torch.no_grad(), follower:
             result = run(*arguments)
@@ -90,9 +102,7 @@ def lower_captured(module: Any, example_inputs: Any, *, metadata: Mapping[str, s
         if follower.failure is not None:
             raise follower.failure from None
         raise
-    recorder.path = "to_output"
-    outputs, orders = _outputs(tree_map(follower.stand_in, result), recorder)
-    return recorder.program(outputs, {**orders, **(metadata or {})})
+    return follower, result
 
 
 def _input_names(module: Any, count: int) -> list[str]:
@@ -148,7 +158,7 @@ class _Computed:
     by: str
 
 
-class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows tensors through the operators of a model that runs; what is recorded is as of ``lower``."""
 
     def __init__(self, recorder: Recorder, inputs: Mapping[str, Tensor]) -> None:
@@ -156,6 +166,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self.failure: LoweringError | None = None
         """What was raised; TorchScript makes an error of its own of it."""
+        self.inputs = dict(inputs)
+        self.results: dict[str, Tensor] = {}
+        """Integers that each operator of the BPU gave, by the labels of ``recorder.places``."""
         self._meanings: dict[int, Any] = {}
         self._alive: list[Tensor] = []  # no tensor of the run may go, so that its id stays its own
         for name, tensor in inputs.items():
@@ -167,7 +180,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.recorder.path = name
         try:
             if namespace == library.NAMESPACE:
-                self._keep(result, self._called(name, args, result))
+                meaning = self._called(name, args, result)
+                self._keep(result, meaning)
+                if name != "dequantize":
+                    self.results[self.recorder.note(name, meaning)] = result
             else:
                 self._follow_torch(func, name, args, kwargs or {}, result)
         except (BpuQatError, LoweringError) as error:

@@ -46,9 +46,11 @@ class _Announced(nn.Module):
     def _run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         self.recorder.path = self.path
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
         except (LoweringError, BpuQatError) as error:
             raise LoweringError(f"{self.path}: {error}") from error
+        self.recorder.note(self.path, result)
+        return result
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.stands_for, name)

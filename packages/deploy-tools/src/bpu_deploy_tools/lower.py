@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_flatten_with_path, tree_map_with_path
 
 from bpu_kernels import Program
 from bpu_kernels.march import march_row
-from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule
+from bpu_qat_nn import BpuQatError, QTensor, QuantizedGraphModule, preserved_paths
+from bpu_qat_nn.profiler import function_path
 
 from .eager import announcing, row_of_converted
 from .errors import LoweringError
@@ -22,7 +23,7 @@ from .orders import order_entry, stored_order
 from .recorder import Recorded, Recorder
 from .symbolic import SymbolicReal, SymbolicTensor
 
-__all__ = ["lower", "torch_outputs"]
+__all__ = ["lower", "recorded", "torch_outputs"]
 
 
 def lower(
@@ -47,21 +48,37 @@ def lower(
         LoweringError: something in the model works on real values or has no integer form; the message names it.
         UnsupportedError: the march cannot run the Program; the message lists every node and reason.
     """
+    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    recorder, result = recorded(quantized, arguments, input_source)
+    recorder.path = "to_output"  # of transposes that only the outputs need
+    outputs, orders = _outputs(result, recorder)
+    return recorder.program(outputs, {**orders, **(metadata or {})})
+
+
+def recorded(
+    quantized: nn.Module, arguments: tuple[Any, ...], input_source: str | Mapping[str, str] = "ddr"
+) -> tuple[Recorder, Any]:
+    """Run a converted model on stand-ins; return what recorded it, and what stands for its result.
+
+    Args and errors are those of ``lower``.
+    """
     traced = isinstance(quantized, QuantizedGraphModule)
     row = march_row(quantized.march) if traced else row_of_converted(quantized)  # type: ignore[arg-type]
     if row is None:
         raise LoweringError(f"expected the model that convert_fx or convert returned, got {type(quantized).__name__}")
+    kept = preserved_paths(quantized)
+    if kept:
+        raise LoweringError(
+            f"{', '.join(kept)} stayed under QAT (set_preserve_qat_mode), which has no Program; convert without that"
+        )
     recorder = Recorder(row)
-    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad():
         if isinstance(quantized, QuantizedGraphModule):
             result = _Recording(quantized, recorder, input_source).run(*arguments)
         else:
             result = _run_eager(quantized, recorder, input_source, arguments)
     expect_sources(input_source, recorder.sources)
-    recorder.path = "to_output"  # of transposes that only the outputs need
-    outputs, orders = _outputs(result, recorder)
-    return recorder.program(outputs, {**orders, **(metadata or {})})
+    return recorder, result
 
 
 def expect_sources(input_source: str | Mapping[str, str], names: Collection[str]) -> None:
@@ -83,9 +100,11 @@ class _Recording(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """Run one node; errors name it."""
-        path = str(n.target) if n.op == "call_module" else n.name
+        path = place = str(n.target) if n.op == "call_module" else n.name
         if n.op == "call_method" and isinstance(n.args[0], Node) and n.args[0].op == "get_attr":
-            path = str(n.args[0].target)
+            path = place = str(n.args[0].target)
+        elif n.op in ("call_function", "call_method"):
+            place = function_path(n)
         self.recorder.path = path
         try:
             result = super().run_node(n)
@@ -95,6 +114,8 @@ class _Recording(Interpreter):
             return SymbolicTensor.constant(self.recorder, result)
         if n.op == "placeholder":
             return _stand_in(str(n.target), result, self.recorder, self.input_source)
+        if n.op.startswith("call"):
+            self.recorder.note(place, result)
         return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class Recorder:
     sources: dict[str, str] = field(default_factory=dict)
     """Input name -> "ddr", "pyramid" or "resizer"."""
     path: str = ""
+    places: dict[str, Any] = field(default_factory=dict)
+    """What stands for the result of every place that has run, by path; from its second call on with ``(1)`` behind."""
     _recorded: list[Recorded] = field(default_factory=list)
     _moved: dict[tuple[object, ...], Recorded] = field(default_factory=dict)
 
@@ -56,6 +59,14 @@ class Recorder:
     def has_batch_of_one(self) -> bool:
         """Whether every input declared so far has a batch of one, so that no tensor has several images."""
         return all(each.spec.shape[0] == 1 for each in self._recorded if each.kernel is None)
+
+    def note(self, path: str, result: Any) -> str:
+        """Keep what stands for the result of a place; return its label in ``places``."""
+        number = 0
+        while (label := f"{path}({number})" if number else path) in self.places:
+            number += 1
+        self.places[label] = result
+        return label
 
     def input(self, name: str, spec: TensorSpec, scale: Tensor) -> Recorded:
         """Declare an input."""

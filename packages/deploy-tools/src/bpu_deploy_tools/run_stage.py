@@ -18,7 +18,7 @@ from .leaf_names import leaf_name
 from .lower import torch_outputs
 from .ports import Port, named_tensors, program_inputs
 
-__all__ = ["run_stage"]
+__all__ = ["run_stage", "stored_inputs"]
 
 
 def run_stage(program: Program, given: Mapping[str, Any], example: Mapping[str, Any], backend: str) -> dict[str, Any]:
@@ -30,9 +30,7 @@ def run_stage(program: Program, given: Mapping[str, Any], example: Mapping[str, 
         example: outputs of the module by name, which tell structure and kinds.
         backend: a name in ``bpu_kernels.BACKENDS``.
     """
-    tensors = {name: tensor for key, value in given.items() for name, tensor in named_tensors(key, value).items()}
-    inputs = {port.name: _stored(port, tensors[port.name]) for port in program_inputs(program)}
-    stored = bpu_kernels.run(program, inputs, backend=backend)
+    stored = bpu_kernels.run(program, stored_inputs(program, given), backend=backend)
     integers, reals = torch_outputs(program, stored, dequantized=False), torch_outputs(program, stored)
 
     def computed(path: Any, leaf: Any) -> Any:
@@ -43,6 +41,17 @@ def run_stage(program: Program, given: Mapping[str, Any], example: Mapping[str, 
 
     result: dict[str, Any] = tree_map_with_path(computed, dict(example))
     return result
+
+
+def stored_inputs(program: Program, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the integers of a Program's inputs as they lie in memory.
+
+    Args:
+        program: made by ``lower``.
+        given: what forward takes by name; QTensors hand over their integers, real tensors are quantized.
+    """
+    tensors = {name: tensor for key, value in given.items() for name, tensor in named_tensors(key, value).items()}
+    return {port.name: _stored(port, tensors[port.name]) for port in program_inputs(program)}
 
 
 def _stored(port: Port, tensor: Tensor) -> np.ndarray:

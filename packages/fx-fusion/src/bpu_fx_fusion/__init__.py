@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-from .batch_norm import BATCH_NORMS, CONVS, FoldedLinear, fold_batch_norm, fold_refusal
-from .correlation import Correlation, correlation_displacements, correlation_windows
 from .errors import ConfigError, FxFusionError, InputShapeError, PatternError, TraceError, UsageError, WrapError
-from .float_functional import FloatFunctional
-from .float_modules import (
+from .functions.table import RECIPES
+from .functions.to_module import functional_to_module
+from .fuse import fuse_fx
+from .fusion.batch_norm import BATCH_NORMS, CONVS, FoldedLinear, fold_batch_norm, fold_refusal
+from .fusion.handlers import ConvBNAddedReLUFusion, ConvBNAddReLUFusion, FusionContext, FusionHandler
+from .fusion.match import Match
+from .fusion.pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
+from .graph.graph_module import GraphModuleWithAttr, copy_attributes
+from .graph.nodes import owner_of
+from .graph.structure import copy_structure, replace_module, separate_stateless_modules, shallow_copy
+from .graph.tensor_flow import non_tensors
+from .modules.attention import ScaledDotProduct
+from .modules.channel_shuffle import ChannelShuffle
+from .modules.correlation import Correlation, correlation_displacements, correlation_windows
+from .modules.drop_path import DropPath
+from .modules.elementwise import (
     Abs,
     Acos,
     Acosh,
-    Amax,
-    Amin,
     Asin,
     Asinh,
     Atan,
     Atanh,
     Ceil,
-    ChannelShuffle,
     Clamp,
     Cos,
     Cosh,
     Div,
-    DropPath,
     Erf,
     Exp,
     Floor,
     HardLog,
-    Interpolate,
-    Normalize,
-    Pad,
     Pow,
     Reciprocal,
     Rsqrt,
-    ScaledDotProduct,
     Selu,
     Sin,
     Sinh,
     Sqrt,
     Tan,
     Unary,
-    VectorNorm,
 )
-from .functional_table import RECIPES
-from .functional_to_module import functional_to_module
-from .fuse import fuse_fx
-from .fused import (
+from .modules.float_functional import FloatFunctional
+from .modules.fused import (
     FUSED_CLASSES,
     ConvAdd2d,
     ConvAdd3d,
@@ -96,16 +97,10 @@ from .fused import (
     LinearReLU6,
     fused_class,
 )
-from .graph import owner_of
-from .graph_module import GraphModuleWithAttr, copy_attributes
-from .handlers import ConvBNAddedReLUFusion, ConvBNAddReLUFusion, FusionContext, FusionHandler
-from .leaf import is_registered_leaf, register_leaf_module
-from .match import Match
-from .one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
-from .pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
-from .report import Fused, FusionReport, KeptFunction, NotFused
-from .sampling_modules import GridSample, MultiScaleRoIAlign, RoIAlign, roi_align
-from .selection_modules import (
+from .modules.one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
+from .modules.reduction import Amax, Amin, Normalize, VectorNorm
+from .modules.sampling import GridSample, MultiScaleRoIAlign, RoIAlign, roi_align
+from .modules.selection import (
     Comparison,
     Eq,
     Gather,
@@ -118,11 +113,12 @@ from .selection_modules import (
     TopIndices,
     Where,
 )
-from .structure import copy_structure, replace_module, separate_stateless_modules, shallow_copy
-from .tensor_flow import non_tensors
+from .modules.spatial import Interpolate, Pad
+from .report import Fused, FusionReport, KeptFunction, NotFused
 from .torch_ao import torch_ao_class
-from .tracer import Tracer, trace
-from .wrap import wrap
+from .tracing.leaf import is_registered_leaf, register_leaf_module
+from .tracing.tracer import Tracer, trace
+from .tracing.wrap import wrap
 
 __all__ = [
     "BATCH_NORMS",

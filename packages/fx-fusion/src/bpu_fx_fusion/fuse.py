@@ -8,17 +8,17 @@ from typing import Any
 from torch import nn
 from torch.fx import Graph, Node
 
-from . import default_patterns as default_patterns  # registers them
 from .errors import ConfigError
-from .find import find_matches
-from .functional_to_module import functional_to_module
-from .graph import called_module
-from .graph_module import GraphModuleWithAttr
-from .handlers import FusionContext, FusionHandler
+from .functions.to_module import functional_to_module
+from .fusion import default_patterns as default_patterns  # registers them
+from .fusion.find import find_matches
+from .fusion.handlers import FusionContext, FusionHandler
+from .fusion.sharing import members_of, settle_shared
+from .graph.graph_module import GraphModuleWithAttr
+from .graph.nodes import called_module
+from .graph.structure import replace_module
 from .report import Fused, FusionReport
-from .sharing import members_of, settle_shared
-from .structure import replace_module
-from .tracer import trace
+from .tracing.tracer import trace
 
 
 def fuse_fx(

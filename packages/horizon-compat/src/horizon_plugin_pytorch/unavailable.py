@@ -20,11 +20,6 @@ _EAGER_CALIBRATION = (
 _NEWER = "this is the generation of prepare_qat_fx and convert_fx; use those"
 _QCONFIG_DICT = 'give prepare_qat_fx a qconfig_dict: {"": ..., "module_type": [...], "module_name": [...]}'
 _HISTOGRAM = "use observer_v2.PercentileObserver or observer_v2.MSEObserver"
-_COMPARE = (
-    "put the prepared model into VALIDATION state: it gives the integers of the converted one, layer by layer; "
-    "there is no profiler in this version"
-)
-_REPORT = "print model.fusion_report and model.prepare_report of a fused or prepared model"
 
 UNAVAILABLE: dict[str, dict[str, str]] = {
     "horizon_plugin_pytorch.march": {
@@ -65,21 +60,6 @@ UNAVAILABLE: dict[str, dict[str, str]] = {
     },
     "horizon_plugin_pytorch.utils": {
         "_register_onnx_ops": _ONNX,
-    },
-    "horizon_plugin_pytorch.utils.quant_profiler": {
-        "check_deploy_device": _REPORT,
-        "check_qconfig": "print the prepared model; bpu_qconfig.check_qconfig_for_march checks a qconfig",
-        "check_unfused_operations": _REPORT,
-        "compare_script_models": _COMPARE,
-        "compare_weights": _COMPARE,
-        "featuremap_similarity": _COMPARE,
-        "get_module_called_count": _REPORT,
-        "get_raw_features": _COMPARE,
-        "model_profiler": _COMPARE,
-        "profile_featuremap": _COMPARE,
-        "script_profile": _COMPARE,
-        "set_preserve_qat_mode": "prepare_qat_fx(..., hybrid=True, hybrid_dict=...) leaves modules in float",
-        "show_cuda_memory_consumption": "use torch.cuda.memory_summary",
     },
 }
 """Module -> documented name -> what to do instead. A name that comes to exist leaves this table; a test sees to it."""

@@ -41,6 +41,7 @@ from .ops.functional import QATFloatFunctional, QFunctional
 from .ops.stubs import DeQuantStub, QuantStub
 from .plain import plain_module
 from .prepare import prepare_calibration_fx, prepare_qat_fx
+from .preserve import preserved_paths, set_preserve_qat_mode
 from .qat_mode import QATMode, get_qat_mode, qat_mode_scope, set_qat_mode
 from .qat_module import QATModule
 from .qtensor import QTensor
@@ -99,11 +100,13 @@ __all__ = [
     "prepare_calibration_fx",
     "prepare_qat",
     "prepare_qat_fx",
+    "preserved_paths",
     "qat_mode_scope",
     "rgb2bgr",
     "rgb2centered_gray",
     "rgb2centered_yuv",
     "rgb2gray",
     "rgb2yuv",
+    "set_preserve_qat_mode",
     "set_qat_mode",
 ]

@@ -15,6 +15,7 @@ from .flow import is_wrapped
 from .graph_module import ObservedGraphModule, QuantizedGraphModule
 from .ops.functional import SCALELESS
 from .ops.weighted import WeightedQAT
+from .preserve import frozen, is_preserved
 from .qat_module import QATModule
 
 __all__ = ["convert_fx"]
@@ -61,7 +62,8 @@ def convert_fx(
     quantized.march = graph_module.march
     with torch.no_grad():
         for trained in outermost(quantized):
-            replace_module(quantized, trained, trained.to_quantized().to(_device(trained)))
+            becomes = frozen(trained) if is_preserved(trained) else trained.to_quantized()
+            replace_module(quantized, trained, becomes.to(_device(trained)))
     for module in quantized.modules():
         if hasattr(module, "qconfig"):
             del module.qconfig

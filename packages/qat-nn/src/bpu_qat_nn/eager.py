@@ -28,6 +28,7 @@ from .op import OpRow
 from .ops.functional import QATFloatFunctional
 from .ops.stubs import QATDeQuantStub
 from .ops.weighted import WeightedQAT
+from .preserve import carry_mark, frozen, is_preserved
 from .qat_module import QATModule
 from .quantized_module import QuantizedModule
 
@@ -75,7 +76,9 @@ def prepare_qat(
     for path, module, op, qconfig in chosen:
         expect_no_hooks(module, path)
         device = next((t.device for t in (*module.parameters(), *prepared.parameters())), torch.device("cpu"))
-        replace_module(prepared, module, op.qat(module, qconfig, row, path).to(device))
+        made = op.qat(module, qconfig, row, path)
+        carry_mark(module, made)
+        replace_module(prepared, module, made.to(device))
     return prepared
 
 
@@ -181,8 +184,10 @@ def convert(
     with torch.no_grad():
         for trained in outermost(converted):
             device = next((t.device for t in (*trained.parameters(), *trained.buffers())), torch.device("cpu"))
-            made = (mapping or {}).get(type(trained), type(trained).to_quantized)(trained)
-            replace_module(converted, trained, made.to(device))
+            becomes = (
+                frozen if is_preserved(trained) else (mapping or {}).get(type(trained), type(trained).to_quantized)
+            )
+            replace_module(converted, trained, becomes(trained).to(device))
     for each in converted.modules() if remove_qconfig else ():
         if "qconfig" in vars(each):
             del each.qconfig

@@ -12,6 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
 from .capture import CapturedTensor, capture_scope
+from .errors import CaptureError
+from .preserve import preserved_paths
 
 if TYPE_CHECKING:
     from .graph_module import QuantizedGraphModule
@@ -51,6 +53,11 @@ def _name_inputs(captured: GraphModule, names: Sequence[str]) -> None:
 
 def captured_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
     """Run a model while it is captured; quantized results become their integers."""
+    kept = preserved_paths(quantized)
+    if kept:
+        raise CaptureError(
+            f"{', '.join(kept)} stayed under QAT (set_preserve_qat_mode), which nothing captures; convert without that"
+        )
     with capture_scope():
         result = quantized(*args, **kwargs)
     return tree_map(lambda leaf: leaf.steps if isinstance(leaf, CapturedTensor) else leaf, result)

@@ -21,6 +21,7 @@ from .flow import row_of
 from .graph_module import ObservedGraphModule, QuantizedGraphModule, expect_full_precision
 from .hybrid import Chosen, plan_hybrid
 from .plan import Swap, plan
+from .preserve import carry_mark
 from .qat_mode import QATMode, get_qat_mode
 from .qat_module import QATModule
 from .quantized_module import QuantizedModule
@@ -172,6 +173,7 @@ def _swap(gm: ObservedGraphModule, swaps: tuple[Swap, ...], row: MarchRow) -> No
         source = modules[swap.path]
         if id(source) not in made:
             swapped = swap.row.qat(copy.deepcopy(source, memo), swap.qconfig, row, swap.path)
+            carry_mark(source, swapped)
             made[id(source)] = swapped.to(_device(source, gm))
             replace_module(gm, source, made[id(source)])
     _share_copied_parameters(gm, memo)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bpu_kernels.dtypes import QuantDType
 
 from .errors import ArgumentError
+from .text_table import text_table
 
 __all__ = ["DISPLAYS", "LeftInFloat", "PrepareReport", "Quantized", "SharedScale"]
 
@@ -95,10 +96,7 @@ def _text(report: PrepareReport) -> str:
 
 def _table(report: PrepareReport) -> str:
     """Return a line per module, in columns."""
-    rows: list[Sequence[str]] = [_HEADINGS, *_cells(report)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return text_table(_HEADINGS, _cells(report))
 
 
 def _markdown(report: PrepareReport) -> str:

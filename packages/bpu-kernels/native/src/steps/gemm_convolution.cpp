@@ -18,6 +18,8 @@ constexpr int64_t kLeastRows = 16;
 // Units that a layer should have at least, for several threads to share, and the fewest panels of one.
 constexpr int64_t kUnits = 16;
 constexpr int64_t kLeastPanels = 8;
+// So many panels make units enough, so that a small map is one block, and its weights pass through the caches once.
+constexpr int64_t kManyPanels = 4 * kLeastPanels;
 
 // Lines of a window of at most so many bytes are copied in chunks of a vector.
 constexpr int64_t kShortLine = 64;
@@ -46,7 +48,8 @@ class GemmConvolution final : public Step {
     has_short_lines_ = given_.kernel[2] > 1 && given_.kernel[2] * given_.in.channels() * element() <= kShortLine &&
                        given_.dilation[2] == 1 && given_.groups == 1 && given_.in.pitch == given_.in.channels();
     rows_ = std::min(std::max(kBlockBytes / stride_ / kLeastRows * kLeastRows, kLeastRows), kMostRows);
-    rows_ = std::min(rows_, std::max(divide_up(given_.positions(), kUnits * kLeastRows) * kLeastRows, 2 * kLeastRows));
+    const int64_t least = panels_ >= kManyPanels ? 4 * kLeastRows : 2 * kLeastRows;
+    rows_ = std::min(rows_, std::max(divide_up(given_.positions(), kUnits * kLeastRows) * kLeastRows, least));
     row_blocks_ = divide_up(given_.positions(), rows_);
     column_blocks_ = std::max<int64_t>(std::min(kUnits / row_blocks_, panels_ / kLeastPanels), 1);
   }

@@ -1,4 +1,4 @@
-"""Elementwise operators: additions (8), (9), product (10), rescale (16), (17), ReLU (19)."""
+"""Elementwise operators: additions (8), (9), product (10), rescale (16), (17), ReLU (19), the larger of two (47)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..kernel import (
 from ..march import MarchRow
 from ..multiplier import ResidualScale
 
-__all__ = ["Add", "AddScaled", "Mul", "Reinterpret", "Relu", "Rescale"]
+__all__ = ["Add", "AddScaled", "Extremum", "Mul", "Reinterpret", "Relu", "Rescale"]
 
 
 def _broadcast(kernel: Kernel, x: TensorSpec, y: TensorSpec) -> tuple[int, ...]:
@@ -39,6 +39,11 @@ def _pair_problems(row: MarchRow, out: QuantDType, x: TensorSpec, y: TensorSpec)
         found.append(
             f"{x.dtype} with {y.dtype} to {out} (allowed: int8 pair to int8, int16 pair or int8, int16 to int16)"
         )
+    return [*found, *_shape_problems(row, x, y)]
+
+
+def _shape_problems(row: MarchRow, x: TensorSpec, y: TensorSpec) -> list[str]:
+    found: list[str] = []
     if x.shape != y.shape:
         shape = np.broadcast_shapes(x.shape, y.shape)
         if not row.rounds:
@@ -150,6 +155,35 @@ class Mul(Kernel):
         """Types, broadcasting, parameter ranges."""
         found = [*_pair_problems(row, self.out_dtype, *inputs), *parameter_problems(self.multiplier, row)]
         return found + compensation_problems(self.multiplier, row)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Extremum(Kernel):
+    """The larger (or smaller) of two elements of one scale and type (47)."""
+
+    name: ClassVar[str] = "extremum"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+    keeps_scale: ClassVar[bool] = True
+
+    largest: bool = True
+
+    def run(self, row: MarchRow, *inputs: IntArray) -> IntArray:
+        """Choose."""
+        result: IntArray = (np.maximum if self.largest else np.minimum)(*inputs)
+        return result
+
+    def infer(self, *inputs: TensorSpec) -> TensorSpec:
+        """The operands' broadcast shape; they have one type."""
+        if inputs[0].dtype is not inputs[1].dtype:
+            raise self.reject("expected one type", *inputs)
+        return TensorSpec(_broadcast(self, *inputs), inputs[0].dtype)
+
+    def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
+        """Types, broadcasting, more channels than one where the march asks for them."""
+        found = [*dtype_problems(row, inputs, (qint8, qint16)), *_shape_problems(row, *inputs)]
+        if not row.moves_freely and inputs[0].shape[-1] == 1:
+            found.append("the larger of two maps of one channel")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

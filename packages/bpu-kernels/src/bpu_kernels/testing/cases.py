@@ -19,11 +19,11 @@ from ..multiplier import ResidualScale
 from ..ops.choose import Gather, TopIndices
 from ..ops.concat import Concat
 from ..ops.constant import Constant
-from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from ..ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from ..ops.layout import Pad, Reshape, Slice, Transpose
 from ..ops.lut import Lut8
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from ..ops.reduce import Sum
+from ..ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest
 from ..ops.sample import GridSample, RoiAlign
 from . import weighted
@@ -137,6 +137,21 @@ def _sum(rng: Rng, row: MarchRow) -> Case:
     return Sum(axis=axis, multiplier=random_multiplier(rng, row, 128 * x.shape[axis])), (x,)
 
 
+def _extremum(rng: Rng, row: MarchRow) -> Case:
+    x, y, out = _pair(rng, row)
+    return Extremum(largest=coin(rng)), (random_integers(rng, x.shape, out), y)
+
+
+def _reduce_extremum(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng, row.activations[rng.integers(len(row.activations))])
+    return ReduceExtremum(axis=int(rng.integers(1, 4)), largest=coin(rng)), (x,)
+
+
+def _arg_extremum(rng: Rng, row: MarchRow) -> Case:
+    x = _feature_map(rng, row.activations[rng.integers(len(row.activations))]) // 40  # so that elements are equal
+    return ArgExtremum(axis=int(rng.integers(1, 4)) if row.moves_freely else 3, largest=coin(rng)), (x,)
+
+
 def _concat(rng: Rng, row: MarchRow) -> Case:
     first = _feature_map(rng, row.activations[rng.integers(len(row.activations))])
     axis = int(rng.integers(1, 4))
@@ -240,12 +255,14 @@ def _constant(rng: Rng, row: MarchRow) -> Case:
 CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "add": _add,
     "add_scaled": _add_scaled,
+    "arg_extremum": _arg_extremum,
     "avg_pool2d": _avg_pool2d,
     "concat": _concat,
     "constant": _constant,
     "conv2d": weighted.conv2d,
     "conv3d": weighted.conv3d,
     "conv_transpose2d": weighted.conv_transpose2d,
+    "extremum": _extremum,
     "gather": _gather,
     "global_avg_pool2d": _global_avg_pool2d,
     "grid_sample": _grid_sample,
@@ -256,6 +273,7 @@ CASES: dict[str, Callable[[np.random.Generator, MarchRow], Case]] = {
     "max_pool2d": _max_pool2d,
     "mul": _mul,
     "pad": _pad,
+    "reduce_extremum": _reduce_extremum,
     "reinterpret": lambda rng, row: (Reinterpret(), (_feature_map(rng, row.activations[-1]),)),
     "relu": lambda rng, row: (Relu(), (_feature_map(rng),)),
     "rescale": _rescale,

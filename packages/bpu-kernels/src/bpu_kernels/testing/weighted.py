@@ -139,5 +139,6 @@ def linear(rng: Rng, row: MarchRow) -> Case:
 def matmul(rng: Rng, row: MarchRow) -> Case:
     """Batched."""
     batch, rows, inner, columns = (*random_lengths(rng, 1, 1, 3), *random_lengths(rng, 3, 1, 12))
-    x, y = random_integers(rng, (1, batch, rows, inner)), random_integers(rng, (1, batch, inner, columns))
+    first, second = (batch if coin(rng) else 1 for _ in range(2))
+    x, y = random_integers(rng, (1, first, rows, inner)), random_integers(rng, (1, second, inner, columns))
     return Matmul(multiplier=random_multiplier(rng, row, int(inner**0.5 * 2**13))), (x, y)

@@ -20,12 +20,12 @@ from ..ops.concat import Concat
 from ..ops.constant import Constant
 from ..ops.conv import Conv2d, Conv3d
 from ..ops.conv_transpose import ConvTranspose2d
-from ..ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from ..ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from ..ops.layout import Pad, Reshape, Slice, Transpose
 from ..ops.linear import Linear, Matmul
 from ..ops.lut import Lut8, Lut16, SegmentLine, lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from ..ops.reduce import Sum
+from ..ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, blend_legacy, blend_new, sample_positions
 from ..ops.sample import GridSample, RoiAlign, roi_align, sample_grid
 from .native import run_natively
@@ -173,6 +173,16 @@ def _gather(kernel: Gather, row: MarchRow, x: Tensor, index: Tensor) -> Tensor:
     return x.gather(kernel.axis, index.long().clamp(0, x.shape[kernel.axis] - 1))
 
 
+def _reduce_extremum(kernel: ReduceExtremum, row: MarchRow, x: Tensor) -> Tensor:
+    return (torch.amax if kernel.largest else torch.amin)(x, kernel.axis, keepdim=True)
+
+
+def _arg_extremum(kernel: ArgExtremum, row: MarchRow, x: Tensor) -> Tensor:
+    """Sort, since of equal elements argmax promises none."""
+    order = torch.sort(x, dim=kernel.axis, descending=kernel.largest, stable=True).indices
+    return order.narrow(kernel.axis, 0, 1).to(x.dtype)
+
+
 def _grid_sample(kernel: GridSample, row: MarchRow, x: Tensor, grid: Tensor) -> Tensor:
     image = torch.arange(x.shape[0], device=x.device)[:, None, None]
     return _stored(sample_grid(kernel, x.long().permute(0, 2, 3, 1), grid.long(), image), qint8).permute(0, 3, 1, 2)
@@ -187,12 +197,14 @@ def _roi_align(kernel: RoiAlign, row: MarchRow, *inputs: Tensor) -> Tensor:
 RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     Add: _add,
     AddScaled: _add_scaled,
+    ArgExtremum: _arg_extremum,
     AvgPool2d: _avg_pool,
     Concat: lambda kernel, row, *xs: torch.cat(xs, kernel.axis),
     Constant: lambda kernel, row: _stored(kernel.values.reshape(kernel.shape), kernel.dtype),
     Conv2d: weighted,
     Conv3d: weighted,
     ConvTranspose2d: weighted,
+    Extremum: lambda kernel, row, x, y: (torch.maximum if kernel.largest else torch.minimum)(x, y),
     Gather: _gather,
     GlobalAvgPool2d: _global_avg_pool,
     GridSample: _grid_sample,
@@ -203,6 +215,7 @@ RUN: dict[type[Kernel], Callable[..., Tensor]] = {
     MaxPool2d: _max_pool,
     Mul: _mul,
     Pad: _pad,
+    ReduceExtremum: _reduce_extremum,
     Reinterpret: lambda kernel, row, x: x,
     Relu: lambda kernel, row, x: x.clamp(min=0),
     Rescale: _rescale,

@@ -130,9 +130,9 @@ def simulate(
     memory: MemoryLimit = 16.0,
 ) -> None:
     """Run a model in the vendor's simulator and print or write its outputs."""
-    compiled = file.suffix == ".hbm"
-    model = chosen_model(read_hbm(file), name) if compiled else bpu_kernels.load(file)
-    given, limits = read_inputs(model.inputs, inputs), Limits(seconds=seconds, memory_gib=memory)
+    compiled, limits = file.suffix == ".hbm", Limits(seconds=seconds, memory_gib=memory)
+    model = chosen_model(read_hbm(file, limits=limits), name) if compiled else bpu_kernels.load(file)
+    given = read_inputs(model.inputs, inputs)
     print_outputs(simulate_model(file, given, name=name, limits=limits), output, as_json)
 
 

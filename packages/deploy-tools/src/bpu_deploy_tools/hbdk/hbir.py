@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bpu_kernels import Program
+from bpu_kernels import Node, Program
+from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.whole_file import replace_file
 
 from .idle import moves_nothing
 from .layers import BUILD
-from .plan import Plan, Ref, four, type_of
+from .plan import Plan, Ref, first_of, four, type_of
 from .process import Limits
 from .rewrite import Rewritten, copying, rewritten
 from .tools import Toolkit, find_toolkit
@@ -63,16 +64,29 @@ def plan(program: Program) -> Plan:
             "helper", "ModelInput", shape, p.input_name(each.name), type_of(each.spec.dtype), scale=list(each.scale)
         )
         p.inputs.append(tensors[each.name]["tensor"])
+    makers = {node.output: node for node in built.nodes}
     for node in built.nodes:
         p.node = node.name
         specs = [built.specs[name] for name in node.inputs]
         given = [tensors[name] for name in node.inputs]
         if moves_nothing(node, built.specs):
             tensors[node.output] = given[0]
+        elif takes_the_largest(node, makers):
+            tensors[node.output] = first_of(given[1])
         else:
             tensors[node.output] = BUILD[type(node.kernel)](p, node.kernel, given, specs)
     _hand_out(p, program, built, tensors)
     return p
+
+
+def takes_the_largest(node: Node, makers: Mapping[str, Node]) -> bool:
+    """Whether a node gathers the very elements whose places another gives: the layer of that one has them already."""
+    if not isinstance(node.kernel, Gather) or node.inputs[1] not in makers:
+        return False
+    ranked = makers[node.inputs[1]]
+    if not isinstance(ranked.kernel, TopIndices):
+        return False
+    return ranked.inputs == node.inputs[:1] and ranked.kernel.axis == node.kernel.axis
 
 
 def _hand_out(p: Plan, program: Program, built: Rewritten, tensors: Mapping[str, Ref]) -> None:

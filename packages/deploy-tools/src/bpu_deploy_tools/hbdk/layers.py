@@ -2,141 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from bpu_kernels import TensorSpec
-from bpu_kernels.dtypes import qint8
+from bpu_kernels.dtypes import qint8, qint16
 from bpu_kernels.kernel import Kernel
+from bpu_kernels.ops.choose import Gather, TopIndices
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from bpu_kernels.ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from bpu_kernels.ops.layout import Pad, Reshape, Slice, Transpose
 from bpu_kernels.ops.linear import Linear, Matmul
 from bpu_kernels.ops.lut import Lut8, Lut16
 from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from bpu_kernels.ops.reduce import Sum
+from bpu_kernels.ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest
 
-from .plan import Plan, Ref, four, tuple_of, type_of
+from .plan import Inputs, Plan, Ref, Specs, axis_of, four, second_of, tuple_of, type_of
+from .weighted_layers import conv2d, conv3d, conv_transpose2d, linear, matmul
 
 __all__ = ["BUILD"]
-
-Inputs = list[Ref]
-Specs = list[TensorSpec]
-
-
-def _weights(p: Plan, k: Any, inputs: Inputs, channels: int) -> dict[str, Any]:
-    """Return bias, residual, multiplier, ReLU and rounding of a layer with weights."""
-    options: dict[str, Any] = {
-        **p.multiplier(k.multiplier, channels),
-        "use_relu": k.relu,
-        "enable_rounding": p.row.rounds,
-    }
-    options["use_bias"] = k.bias is not None
-    options["bias_data"] = p.per_channel(k.bias.bias, channels) if k.bias else []
-    options["bias_left_shift"] = p.per_channel(k.bias.bias_left_shift, channels) if k.bias else []
-    if len(inputs) > 1:
-        options["sumin"] = inputs[1]
-        options["sumin_scale"] = p.per_channel(k.residual.sumin_scale, channels)
-        options["sumin_left_shift"] = p.per_channel(k.residual.sumin_left_shift, channels)
-    return options
-
-
-def _conv2d(p: Plan, k: Conv2d, inputs: Inputs, specs: Specs) -> Ref:
-    channels = k.weight.shape[0]
-    return p.helper(
-        "SConvolution",
-        inputs[0],
-        num_filter=channels,
-        kernel=tuple_of(k.weight.shape[1:3]),
-        stride=tuple_of(k.stride),
-        pad=tuple_of(k.pad),
-        dilation=tuple_of(k.dilation),
-        num_group=k.groups,
-        output_type=type_of(k.out_dtype),
-        weight_data=p.array(k.weight),
-        **_weights(p, k, inputs, channels),
-    )
-
-
-def _linear(p: Plan, k: Linear, inputs: Inputs, specs: Specs) -> Ref:
-    """As a 1 x 1 convolution, which is the same sum and takes a residual."""
-    fields = {f.name: getattr(k, f.name) for f in dataclasses.fields(k) if f.name != "weight"}
-    return _conv2d(p, Conv2d(weight=k.weight[:, None, None, :], **fields), inputs, specs)
-
-
-def _conv3d(p: Plan, k: Conv3d, inputs: Inputs, specs: Specs) -> Ref:
-    channels, layer = k.weight.shape[0], p.layer()
-    o = _weights(p, k, inputs, channels)
-    return p.call(
-        "base",
-        "CreateConv3dLayer",
-        inputs[0],
-        layer,
-        *map(tuple_of, (k.weight.shape[1:4], k.stride, k.pad, k.dilation)),
-        channels,
-        k.groups,
-        o["use_bias"],
-        k.relu,
-        o.get("sumin", "null"),
-        f"{layer}_weight",
-        p.array(k.weight),
-        f"{layer}_bias",
-        o["bias_data"],
-        f"{layer}_output",
-        type_of(k.out_dtype),
-        o["enable_rounding"],
-        o["bias_left_shift"],
-        o["output_scale"],
-        o["accu_right_shift"],
-        o.get("sumin_scale", []),
-        o.get("sumin_left_shift", []),
-        o["output_right_shift"],
-    )
-
-
-def _conv_transpose2d(p: Plan, k: ConvTranspose2d, inputs: Inputs, specs: Specs) -> Ref:
-    channels, layer = k.weight.shape[3] * k.groups, p.layer()
-    o = _weights(p, k, inputs, channels)
-    return p.call(
-        "base",
-        "CreateSDeconvolutionLayer",
-        inputs[0],
-        layer,
-        channels,
-        *map(tuple_of, (k.weight.shape[1:3], k.stride, k.pad, k.output_padding)),
-        k.groups,
-        o["use_bias"],
-        k.relu,
-        o.get("sumin", "null"),
-        type_of(qint8),
-        f"{layer}_output",
-        f"{layer}_weight",
-        p.array(k.weight),
-        f"{layer}_bias",
-        o["bias_data"],
-        o["enable_rounding"],
-        o["accu_right_shift"],
-        o["bias_left_shift"],
-        o["output_scale"],
-        o["output_right_shift"],
-        o.get("sumin_scale", []),
-        o.get("sumin_left_shift", []),
-    )
-
-
-def _matmul(p: Plan, k: Matmul, inputs: Inputs, specs: Specs) -> Ref:
-    columns = specs[1].shape[-1]
-    return p.helper(
-        "SGemm", inputs, 1, 0, False, False, output_type=type_of(qint8), enable_rounding=True,
-        **p.multiplier(k.multiplier, columns),
-    )  # fmt: skip
 
 
 def _add(p: Plan, k: Add, inputs: Inputs, specs: Specs) -> Ref:
@@ -190,17 +80,11 @@ def _max_pool2d(p: Plan, k: MaxPool2d, inputs: Inputs, specs: Specs) -> Ref:
 
 
 def _concat(p: Plan, k: Concat, inputs: Inputs, specs: Specs) -> Ref:
-    layer, dtype = p.layer(), type_of(specs[0].dtype)
-    return p.call("base", "CreateConcatLayer", inputs, layer, _axis(k.axis, specs[0]), dtype, f"{layer}_output")
+    return p.concat(inputs, axis_of(k.axis, len(specs[0].shape)), specs[0].dtype)
 
 
 def _constant(p: Plan, k: Constant, inputs: Inputs, specs: Specs) -> Ref:
     return p.helper("Tensor", tuple_of(four(k.shape)), type_of(k.dtype), p.array(k.values), {"tuple": []}, [1.0])
-
-
-def _axis(axis: int, spec: TensorSpec) -> int:
-    """Return where an axis lies among HBIR's four."""
-    return axis if axis == 0 else axis + len(four(spec.shape)) - len(spec.shape)
 
 
 def _resize_bilinear(p: Plan, k: ResizeBilinear, inputs: Inputs, specs: Specs) -> Ref:
@@ -233,7 +117,61 @@ def _lut16(p: Plan, k: Lut16, inputs: Inputs, specs: Specs) -> Ref:
 
 def _sum(p: Plan, k: Sum, inputs: Inputs, specs: Specs) -> Ref:
     by = p.multiplier(k.multiplier, 1)
-    return p.helper("SSum", inputs[0], _axis(k.axis, specs[0]), output_type=type_of(qint8), **by)
+    return p.helper("SSum", inputs[0], axis_of(k.axis, len(specs[0].shape)), output_type=type_of(qint8), **by)
+
+
+def _extremum(p: Plan, k: Extremum, inputs: Inputs, specs: Specs) -> Ref:
+    """The operand that broadcasts comes second."""
+    whole = k.infer(*specs).shape == specs[0].shape
+    return p.helper("ElementwiseMax" if k.largest else "ElementwiseMin", inputs if whole else inputs[::-1])
+
+
+def _reduce_extremum(p: Plan, k: ReduceExtremum, inputs: Inputs, specs: Specs) -> Ref:
+    """The compiler of bernoulli2 aborts on the maximum over the height: there it is the minimum of -1 - x, mirrored."""
+    axis = axis_of(k.axis, len(specs[0].shape))
+    if k.largest and axis == 1 and not p.row.moves_freely:
+        mirror = Lut8(table=np.arange(qint8.max, qint8.min - 1, -1).astype(np.int8))
+        smallest = p.helper("ReduceMin", _lut8(p, mirror, inputs, specs), axis)
+        return _lut8(p, mirror, [smallest], specs)
+    return p.helper("ReduceMax" if k.largest else "ReduceMin", inputs[0], axis)
+
+
+def _arg_extremum(p: Plan, k: ArgExtremum, inputs: Inputs, specs: Specs) -> Ref:
+    axis = axis_of(k.axis, len(specs[0].shape))
+    return p.helper("ReduceMax" if k.largest else "ReduceMin", inputs[0], axis, return_index=True)
+
+
+def _top_indices(p: Plan, k: TopIndices, inputs: Inputs, specs: Specs) -> Ref:
+    """The layer gives the elements first, then their places."""
+    return second_of(p.helper("TopK", inputs[0], k.k, axis_of(k.axis, len(specs[0].shape)), k.largest))
+
+
+def _gather(p: Plan, k: Gather, inputs: Inputs, specs: Specs) -> Ref:
+    """As many at a time as there are elements.
+
+    Indices of 16 bits may lie outside, where the layer reads anything; those of 32 do not, see ``buildable``.
+    """
+    (x, index), length = inputs, specs[0].shape[k.axis]
+    if specs[1].dtype is qint16:
+        index = p.helper("Clamp", index, 0, length - 1, output_type="int16")
+    pieces = [
+        p.helper("GatherElements", x, each, axis_of(k.axis, len(specs[0].shape)))
+        for each in _pieces(p, index, specs[1], k.axis, length)
+    ]
+    return pieces[0] if len(pieces) == 1 else _concat(p, Concat(axis=k.axis), pieces, specs)
+
+
+def _pieces(p: Plan, x: Ref, spec: TensorSpec, axis: int, longest: int) -> list[Ref]:
+    """Cut an axis into pieces of at most some length."""
+    if spec.shape[axis] <= longest:
+        return [x]
+    found = []
+    for begin in range(0, spec.shape[axis], longest):
+        start, stop = [0] * len(spec.shape), list(spec.shape)
+        start[axis], stop[axis] = begin, min(begin + longest, spec.shape[axis])
+        window = Slice(start=tuple(start), stop=tuple(stop), step=(1,) * len(start))
+        found.append(_slice(p, window, [x], [spec]))
+    return found
 
 
 def _pad(p: Plan, k: Pad, inputs: Inputs, specs: Specs) -> Ref:
@@ -263,20 +201,24 @@ def _slice(p: Plan, k: Slice, inputs: Inputs, specs: Specs) -> Ref:
 BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
     Add: _add,
     AddScaled: _add_scaled,
+    ArgExtremum: _arg_extremum,
     AvgPool2d: _avg_pool2d,
     Concat: _concat,
     Constant: _constant,
-    Conv2d: _conv2d,
-    Conv3d: _conv3d,
-    ConvTranspose2d: _conv_transpose2d,
+    Conv2d: conv2d,
+    Conv3d: conv3d,
+    ConvTranspose2d: conv_transpose2d,
+    Extremum: _extremum,
+    Gather: _gather,
     GlobalAvgPool2d: _global_avg_pool2d,
-    Linear: _linear,
+    Linear: linear,
     Lut8: _lut8,
     Lut16: _lut16,
-    Matmul: _matmul,
+    Matmul: matmul,
     MaxPool2d: _max_pool2d,
     Mul: _mul,
     Pad: _pad,
+    ReduceExtremum: _reduce_extremum,
     Reinterpret: lambda p, k, inputs, specs: inputs[0],
     Relu: lambda p, k, inputs, specs: p.helper("Relu", inputs[0], output_type=type_of(qint8)),
     Rescale: _rescale,
@@ -285,6 +227,7 @@ BUILD: dict[type[Kernel], Callable[[Plan, Any, Inputs, Specs], Ref]] = {
     ResizeNearest: _resize_nearest,
     Slice: _slice,
     Sum: _sum,
+    TopIndices: _top_indices,
     Transpose: _transpose,
 }
 """Kernel -> the calls that build it."""

@@ -9,17 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from bpu_kernels import TensorSpec
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.march import MarchRow
 
-__all__ = ["Plan", "Ref", "four", "tuple_of", "type_of"]
+__all__ = ["Inputs", "Plan", "Ref", "Specs", "axis_of", "first_of", "four", "second_of", "tuple_of", "type_of"]
 
 Ref = dict[str, Any]
 """A builder argument that JSON has no form for: a tensor, an array, a tuple, a type."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 """What names of HBIR do without."""
+
+
+Inputs = list[Ref]
+"""Of a layer."""
+Specs = list[TensorSpec]
+"""Of its inputs."""
 
 
 def four(shape: Sequence[int]) -> tuple[int, ...]:
@@ -30,6 +37,21 @@ def four(shape: Sequence[int]) -> tuple[int, ...]:
 def tuple_of(values: Sequence[int]) -> Ref:
     """Return a tuple argument."""
     return {"tuple": [int(value) for value in values]}
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """Return where an axis of a tensor of so many lies among HBIR's four."""
+    return axis if axis == 0 else axis + max(4 - rank, 0)
+
+
+def second_of(made: Ref) -> Ref:
+    """Return the second tensor of a call that gives two."""
+    return {"tensor": f"{made['tensor']}.1"}
+
+
+def first_of(second: Ref) -> Ref:
+    """Return the first tensor of the call that gave this second one."""
+    return {"tensor": second["tensor"].removesuffix(".1") + ".0"}
 
 
 def type_of(dtype: QuantDType) -> Ref:
@@ -71,6 +93,11 @@ class Plan:
     def helper(self, function: str, *args: Any, **kwargs: Any) -> Ref:
         """Append a call of hbir_helper for the current node."""
         return self.call("helper", function, *args, name=self.layer(), **kwargs)
+
+    def concat(self, inputs: Inputs, axis: int, dtype: QuantDType) -> Ref:
+        """Append the call that joins tensors along one of HBIR's axes."""
+        layer = self.layer()
+        return self.call("base", "CreateConcatLayer", inputs, layer, axis, type_of(dtype), f"{layer}_output")
 
     def layer(self) -> str:
         """Return a layer name for the current node, unique and of letters, digits and underscores."""

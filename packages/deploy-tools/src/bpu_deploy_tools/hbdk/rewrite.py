@@ -3,7 +3,7 @@
     Given                                      Result
     an operator on constants alone             the constant that it gives
     flattening -> linear layer                 a convolution over the whole map, which moves no data
-    constant * x                               x * constant
+    constant * x, max(constant, x)             x * constant, max(x, constant)
     a dilated convolution ... -> slice by 2    a dilated convolution ... -> copy -> slice by 2
     x -> ReLU, where x has other readers       x -> copy -> ReLU
     padding -> padding, the first an output    padding -> copy -> padding
@@ -27,7 +27,7 @@ from bpu_kernels.dtypes import qint8, qint32
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d
-from bpu_kernels.ops.elementwise import Mul, Relu
+from bpu_kernels.ops.elementwise import Extremum, Mul, Relu
 from bpu_kernels.ops.layout import Pad, Reshape, Slice
 from bpu_kernels.ops.linear import Linear
 from bpu_kernels.ops.lut import Lut8
@@ -101,11 +101,11 @@ def _joined_linears(nodes: list[Node], program: Program) -> list[Node]:
 
 
 def _with_constants_second(nodes: list[Node], specs: Mapping[str, TensorSpec]) -> list[Node]:
-    """Swap the factors where the first is a constant, which the checker of bernoulli2 aborts on."""
+    """Swap operands where the first is a constant, which the checker of bernoulli2 aborts on."""
     constants = {node.output for node in nodes if isinstance(node.kernel, Constant)}
     return [
         dataclasses.replace(node, inputs=node.inputs[::-1])
-        if isinstance(node.kernel, Mul) and node.inputs[0] in constants and _alike(node, specs)
+        if isinstance(node.kernel, (Extremum, Mul)) and node.inputs[0] in constants and _alike(node, specs)
         else node
         for node in nodes
     ]

@@ -52,7 +52,7 @@ def simulate(
     """
     toolkit, limits = toolkit or find_toolkit(), limits or Limits()
     if not isinstance(model, Program) and Path(model).suffix == ".hbm":
-        found = chosen_model(read_hbm(model, toolkit=toolkit), name)
+        found = chosen_model(read_hbm(model, toolkit=toolkit, limits=limits), name)
         return _simulated(Path(model).resolve(), found, inputs, toolkit, limits)
     program = model if isinstance(model, Program) else load(model)
     interface = program_interface(program, NAME, {})

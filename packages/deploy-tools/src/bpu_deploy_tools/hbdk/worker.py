@@ -68,7 +68,10 @@ def build(calls_path: str, arrays_path: str, output_path: str) -> None:
         function = getattr(modules[call["module"]], call["function"])
         arguments = [resolve(value) for value in call["args"]]
         options = {name: resolve(value) for name, value in call["kwargs"].items()}
-        tensors[call["result"]] = function(*arguments, **options)
+        made = function(*arguments, **options)
+        tensors[call["result"]] = made
+        if not isinstance(made, str):  # several tensors
+            tensors.update({f"{call['result']}.{index}": each for index, each in enumerate(made)})
     print("building", "(model)", "Model", flush=True)
     outputs = [tensors[name] for name in spec["outputs"]]
     model = hbir_helper.Model(outputs)

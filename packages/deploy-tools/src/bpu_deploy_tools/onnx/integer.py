@@ -21,12 +21,12 @@ from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d, Conv3d
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul, Reinterpret, Relu, Rescale
+from bpu_kernels.ops.elementwise import Add, AddScaled, Extremum, Mul, Reinterpret, Relu, Rescale
 from bpu_kernels.ops.layout import Pad, Reshape, Slice, Transpose
 from bpu_kernels.ops.linear import Linear, Matmul
 from bpu_kernels.ops.lut import ENTRIES, ZONES, Lut8, Lut16
 from bpu_kernels.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from bpu_kernels.ops.reduce import Sum
+from bpu_kernels.ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from bpu_kernels.ops.resize import ResizeBilinear, ResizeNearest, sample_positions
 from bpu_kernels.ops.sample import GridSample, RoiAlign
 
@@ -291,6 +291,21 @@ def _top_indices(g: Graph, row: MarchRow, k: TopIndices, inputs: Inputs, specs: 
     return g.cast(g.second("TopK", x, g.constant([k.k]), axis=k.axis, largest=int(k.largest), sorted=1), 32)
 
 
+def _extremum(g: Graph, row: MarchRow, k: Extremum, inputs: Inputs, specs: Specs) -> str:
+    return g.cast(g.add("Max" if k.largest else "Min", *map(g.wide, inputs)), specs[0].dtype.bits)
+
+
+def _reduce_extremum(g: Graph, row: MarchRow, k: ReduceExtremum, inputs: Inputs, specs: Specs) -> str:
+    op = "ReduceMax" if k.largest else "ReduceMin"
+    return g.cast(g.add(op, g.wide(inputs[0]), g.constant([k.axis]), keepdims=1), specs[0].dtype.bits)
+
+
+def _arg_extremum(g: Graph, row: MarchRow, k: ArgExtremum, inputs: Inputs, specs: Specs) -> str:
+    """Of equal elements ONNX takes the first."""
+    op = "ArgMax" if k.largest else "ArgMin"
+    return g.cast(g.add(op, g.wide(inputs[0]), axis=k.axis, keepdims=1), specs[0].dtype.bits)
+
+
 def _gather(g: Graph, row: MarchRow, k: Gather, inputs: Inputs, specs: Specs) -> str:
     last = g.constant(np.int64(specs[0].shape[k.axis] - 1))
     inside = g.add("Clip", g.wide(inputs[1]), g.constant(np.int64(0)), last)
@@ -304,12 +319,14 @@ def _constant(g: Graph, row: MarchRow, k: Constant, inputs: Inputs, specs: Specs
 INTEGER: dict[type[Kernel], Callable[[Graph, MarchRow, Any, Inputs, Specs], str]] = {
     Add: _add,
     AddScaled: _add_scaled,
+    ArgExtremum: _arg_extremum,
     AvgPool2d: _avg_pool2d,
     Concat: lambda g, row, k, inputs, specs: g.add("Concat", *inputs, axis=k.axis),
     Constant: _constant,
     Conv2d: _conv,
     Conv3d: _conv,
     ConvTranspose2d: _conv_transpose2d,
+    Extremum: _extremum,
     Gather: _gather,
     GlobalAvgPool2d: _global_avg_pool2d,
     GridSample: grid_sample,
@@ -320,6 +337,7 @@ INTEGER: dict[type[Kernel], Callable[[Graph, MarchRow, Any, Inputs, Specs], str]
     MaxPool2d: _max_pool2d,
     Mul: _mul,
     Pad: _pad,
+    ReduceExtremum: _reduce_extremum,
     Reinterpret: lambda g, row, k, inputs, specs: inputs[0],
     Relu: lambda g, row, k, inputs, specs: _relu(g, inputs[0], specs[0].dtype.bits),
     Rescale: _rescale,

@@ -1,4 +1,4 @@
-"""Arithmetic between tensors, as kernels: sums, differences, products, concatenation."""
+"""Arithmetic between tensors, as kernels: sums, differences, products, the larger of two, concatenation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bpu_kernels.multiplier import (
     choose_multiplier,
 )
 from bpu_kernels.ops.concat import Concat
-from bpu_kernels.ops.elementwise import Add, AddScaled, Mul
+from bpu_kernels.ops.elementwise import Add, AddScaled, Extremum, Mul
 from bpu_kernels.ops.linear import Matmul
 from bpu_kernels.ops.lut import Lut8
 
@@ -27,7 +27,7 @@ from .rescale import as_multiplier, rescale, through_int16, widen
 from .spread import spread
 from .table import look_up
 
-__all__ = ["add", "add_scalar", "concat", "matmul", "mul", "mul_scalar", "sub"]
+__all__ = ["add", "add_scalar", "concat", "larger", "matmul", "mul", "mul_scalar", "smaller", "sub"]
 
 
 def _int8_first(x: QTensor, y: QTensor) -> tuple[QTensor, QTensor]:
@@ -124,6 +124,22 @@ def mul(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
         return Mul(multiplier=as_multiplier(chosen), out_dtype=out.dtype)
 
     kernel = operator.derived.get([x.scale, y.scale, out.scale], build, "mul", x.dtype, y.dtype, out.dtype)
+    return x.invoke(kernel, operator.row, x, y, scale=out.scale, dtype=out.dtype)
+
+
+def larger(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
+    """Return the larger of two elements (47)."""
+    return _extremum(operator, out, x, y, Extremum())
+
+
+def smaller(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
+    """Return the smaller of two elements (47)."""
+    return _extremum(operator, out, x, y, Extremum(largest=False))
+
+
+def _extremum(operator: Operator, out: Output, x: QTensor, y: QTensor, kernel: Extremum) -> QTensor:
+    """Bring both to the output's scale, then choose."""
+    x, y = (rescale(operator, each, out) for each in spread(x, y, operator.row))
     return x.invoke(kernel, operator.row, x, y, scale=out.scale, dtype=out.dtype)
 
 

@@ -9,21 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from bpu_fx_fusion import Gather, TopIndices
-from bpu_kernels.dtypes import QuantDType, qint16, qint32
+from bpu_kernels.dtypes import QuantDType, qint8, qint16, qint32
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops import choose
+from bpu_kernels.ops.reduce import ArgExtremum
 
 from ..errors import InputError
 from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
 from ..qtensor import QTensor, plain
 from ..quantized_module import QuantizedModule
+from .rescale import rescale, widen
 
 __all__ = ["ROWS"]
 
 
 class TopIndicesOperator(Operator):
-    """Indices in order, as int32 of scale 1."""
+    """Indices in order, of scale 1: as int32, or in the type of the elements where it is one index."""
 
     own_scale: ClassVar[bool] = False
     config: ClassVar[tuple[str, ...]] = ("k", "dim", "largest", "keepdim")
@@ -43,10 +45,32 @@ class TopIndicesOperator(Operator):
         axis = self.dim % len(x.shape)
         if axis == 0:
             raise InputError(f"{self.label}: nothing is chosen along the batch, got dim={self.dim}")
-        kernel = choose.TopIndices(axis=axis, k=self.k or 1, largest=self.largest)
-        y: Any = x.invoke(kernel, self.row, x, scale=torch.ones_like(x.scale), dtype=qint32)
-        chosen: QTensor = y if self.k is not None or self.keepdim else y.squeeze(axis)
+        if self.k is None:
+            return self._first(x, axis)
+        kernel = choose.TopIndices(axis=axis, k=self.k, largest=self.largest)
+        return x.invoke(kernel, self.row, x, scale=torch.ones_like(x.scale), dtype=qint32)
+
+    def _first(self, x: QTensor, axis: int) -> QTensor:
+        """Choose one; its place has the type of the elements, which are widened where that is too narrow."""
+        if self.index_dtype(x) is not x.dtype:
+            x = widen(self, x)
+        kernel = ArgExtremum(axis=axis, largest=self.largest)
+        y: Any = x.invoke(kernel, self.row, x, scale=torch.ones_like(x.scale), dtype=x.dtype)
+        chosen: QTensor = y if self.keepdim else y.squeeze(axis)
         return chosen
+
+    def index_dtype(self, x: QTensor) -> QuantDType:
+        """Return the type of the indices."""
+        if self.k is not None:
+            return qint32
+        length = int(x.shape[self.dim])
+        if length - 1 <= x.dtype.max:
+            return x.dtype
+        if qint16 not in self.row.activations:
+            raise InputError(
+                f"{self.label}: {self.row.march} tells a place among {qint8.max + 1} elements at most, got {length}"
+            )
+        return qint16
 
     def extra_repr(self) -> str:
         """Which."""
@@ -69,15 +93,16 @@ class QATTopIndices(TopIndicesOperator, QATModule):
         one = torch.ones_like(x.scale)
         with torch.no_grad():
             if not x.on_grid:
-                return QTensor(self.real(plain(x)).to(one.dtype), one, None, qint32, on_grid=False)
-            return self.steps(Output(one, qint32), x.as_steps())
+                return QTensor(self.real(plain(x)).to(one.dtype), one, None, self.index_dtype(x), on_grid=False)
+            return self.steps(Output(one, self.index_dtype(x)), x.as_steps())
 
     @classmethod
     def limits(
-        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
+        cls, module: Any, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
     ) -> list[str]:
         """Types of the march, which must have the operator."""
-        found = ["indices of the largest elements"] if "top_indices" in row.refused_kernels else []
+        several = module.k is not None and "top_indices" in row.refused_kernels
+        found = ["indices of the largest elements (allowed: one, argmax)"] if several else []
         return [*found, *type_problems(inputs, row.activations)]
 
 
@@ -98,11 +123,10 @@ class GatherOperator(Operator):
         """Take."""
         x, index = inputs
         axis = self.dim % len(x.shape)
-        if axis == 0 or index.dtype not in (qint16, qint32):
-            raise InputError(
-                f"{self.label} expected an axis behind the batch and indices of 16 or 32 bits, got dim={self.dim} and "
-                f"{index.dtype}; indices are results of topk, sort and argmax, or go through QuantStub(scale=1)"
-            )
+        if axis == 0:
+            raise InputError(f"{self.label} expected an axis behind the batch, got dim={self.dim}")
+        if index.dtype is qint8:
+            index = rescale(self, index, Output(index.scale, qint16))
         kernel = choose.Gather(axis=axis)
         return x.invoke(kernel, self.row, x, index, scale=out.scale, dtype=out.dtype)
 
@@ -141,15 +165,16 @@ ROWS = (
         name="top_indices",
         floats=(TopIndices,),
         qat=QATTopIndices,
-        kernels=("top_indices",),
-        note="Of topk, sort, argmax, argmin, and max or min along an axis. Indices are 32-bit integers of scale 1 and "
-        "need no DeQuantStub; of equal elements the first comes first. Values are gathered, or those of amax.",
+        kernels=("top_indices", "arg_extremum", "rescale"),
+        note="Of topk, sort, argmax, argmin, and max or min along an axis. Indices have scale 1 and 32 bits; a single "
+        "one, as of argmax, has the type of the elements, or 16 bits where 8 are too few. Of equal elements the first "
+        "comes first. Values are gathered, or those of amax.",
     ),
     OpRow(
         name="gather",
         floats=(Gather,),
         qat=QATGather,
-        kernels=("gather",),
-        note="Indices are results of topk, sort and argmax, or inputs through a QuantStub of scale 1 and 16 bits.",
+        kernels=("gather", "rescale"),
+        note="Indices are results of topk, sort and argmax, or inputs through a QuantStub of scale 1.",
     ),
 )

@@ -1,86 +1,23 @@
-"""Largest and smallest value along axes, as pooling over a row."""
+"""Largest and smallest value along axes, one axis at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bpu_fx_fusion import Amax, Amin
-from bpu_kernels.dtypes import QuantDType, qint8, qint16
-from bpu_kernels.fixed_point import Multiplier
-from bpu_kernels.kernel import Kernel
-from bpu_kernels.march import MarchRow
-from bpu_kernels.multiplier import ResidualScale
-from bpu_kernels.ops.elementwise import Add, Rescale
-from bpu_kernels.ops.lut import Lut8
-from bpu_kernels.ops.pool import MaxPool2d
+from bpu_kernels.ops.reduce import ReduceExtremum
 
-from ..op import Operator, OpRow, Output, type_problems
+from ..errors import InputError
+from ..op import Operator, OpRow, Output
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
-from ..segment_table import affine_table
-from .rows import axes_of, back_from_rows, rows
+from .rows import axes_of
 
-__all__ = ["ROWS", "QATExtremum", "largest"]
-
-_LONGEST = 256
-"""A row is pooled by so many elements at a time."""
-
-
-def largest(operator: Operator, x: QTensor, dim: Any, *, keepdim: bool) -> QTensor:
-    """Return the largest int8 step along axes; every row is a map of one line, which is pooled."""
-    flat: Any = rows(x, dim)
-    lead, length = [int(n) for n in flat.shape[:-1]], int(flat.shape[-1])
-    y: Any = flat.reshape([lead[0], 1, prod(lead[1:]), length])
-    while length > 1:
-        window = (1, min(length, _LONGEST))
-        kernel = MaxPool2d(kernel=window, stride=window, pad=(0, 0), ceil_mode=True)
-        y = y.invoke(kernel, operator.row, y, scale=y.scale, dtype=y.dtype)
-        length = -(-length // window[1])
-    return back_from_rows(y.reshape([*lead, 1]), x, dim, keepdim=keepdim)
-
-
-def largest_of_16_bits(operator: Operator, x: QTensor, dim: Any) -> QTensor:
-    """Return the largest int16 step along axes, which are kept: of the upper bytes first, then of what is above that.
-
-    x = 256 * upper + lower + 128 with the upper in -128..127. Where the upper is the largest, the lower is in -128..127
-    as well; elsewhere it is less than -128, and saturates.
-    """
-    upper = _as_int8(operator, _added(operator, x, x, plus=1, shift=9))
-    top = largest(operator, upper, dim, keepdim=True)
-    wide = Rescale(multiplier=_by(x, scale=256), out_dtype=qint16)
-    base = top.invoke(wide, operator.row, top, scale=x.scale, dtype=qint16)
-    base = base.invoke(affine_table(1.0, 128.0, x.scale.device), operator.row, base, scale=x.scale, dtype=qint16)
-    lower = _as_int8(operator, _added(operator, x, base, plus=-1))
-    return _added(operator, largest(operator, lower, dim, keepdim=True), base, plus=1)
-
-
-def _by(x: QTensor, *, scale: int = 1, shift: int = 0) -> Multiplier:
-    zero, one, first = (torch.full((1,), n, dtype=torch.int32, device=x.scale.device) for n in (0, scale, shift))
-    return Multiplier(accu_right_shift=first, output_scale=one, output_right_shift=zero)
-
-
-def _added(operator: Operator, x: QTensor, y: QTensor, *, plus: int, shift: int = 0) -> QTensor:
-    """Return (x + y) or (x - y) of int16, divided by 2**shift and floored."""
-    exactly = _by(x)
-    residual = ResidualScale(sumin_scale=exactly.output_scale * plus, sumin_left_shift=exactly.accu_right_shift)
-    kernel = Add(
-        input_left_shift=exactly.accu_right_shift,
-        residual=residual,
-        multiplier=_by(x, shift=shift),
-        out_dtype=qint16,
-    )
-    return x.invoke(kernel, operator.row, x, y, scale=y.scale, dtype=qint16)
-
-
-def _as_int8(operator: Operator, x: QTensor) -> QTensor:
-    """Saturate."""
-    return x.invoke(Rescale(multiplier=_by(x), out_dtype=qint8), operator.row, x, scale=x.scale, dtype=qint8)
+__all__ = ["ROWS", "QATExtremum"]
 
 
 class ExtremumOperator(Operator):
@@ -105,22 +42,17 @@ class ExtremumOperator(Operator):
         return choose(inputs[0], self.dim, keepdim=self.keepdim)
 
     def steps(self, out: Output, *inputs: QTensor) -> QTensor:
-        """Choose; the smallest is the largest of the negative."""
-        x = self._mirrored(inputs[0]) if self.smallest else inputs[0]
-        if x.dtype is qint8:
-            y = largest(self, x, self.dim, keepdim=self.keepdim)
-        else:
-            kept: Any = largest_of_16_bits(self, x, self.dim)
-            y = kept if self.keepdim else kept.squeeze(axes_of(self.dim, len(x.shape)))
-        return self._mirrored(y) if self.smallest else y
-
-    def _mirrored(self, x: QTensor) -> QTensor:
-        """Return -1 - x, which unlike -x exists for every step."""
-        device = x.scale.device
-        kernel: Kernel = affine_table(-1.0, -1.0, device)
-        if x.dtype is qint8:
-            kernel = Lut8(table=torch.arange(127, -129, -1, device=device).to(torch.int8))
-        return x.invoke(kernel, self.row, x, scale=x.scale, dtype=x.dtype)
+        """Choose."""
+        x: Any = inputs[0]
+        axes = axes_of(self.dim, len(x.shape))
+        if axes[0] == 0:
+            raise InputError(f"{self.label}: nothing is chosen along the batch, got dim={self.dim}")
+        for axis in axes:
+            kernel = ReduceExtremum(axis=axis, largest=not self.smallest)
+            x = x.invoke(kernel, self.row, x, scale=x.scale, dtype=x.dtype)
+        rest = [int(n) for axis, n in enumerate(x.shape) if axis not in axes]
+        chosen: QTensor = x if self.keepdim else x.reshape(rest)
+        return chosen
 
     def extra_repr(self) -> str:
         """Axes."""
@@ -136,21 +68,13 @@ class QATExtremum(ExtremumOperator, QATModule):
 
     quantized = QuantizedExtremum
 
-    @classmethod
-    def limits(
-        cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
-    ) -> list[str]:
-        """Types of the march, which must regroup axes."""
-        found = type_problems(inputs, row.activations)
-        return found if row.moves_freely else [*found, "regrouping the axes"]
-
 
 ROWS = (
     OpRow(
         name="amax",
         floats=(Amax, Amin),
         qat=QATExtremum,
-        kernels=("max_pool2d", "lut8", "lut16", "add", "rescale"),
-        note="The largest or smallest value along axes, by pooling each row; of 16 bits, byte by byte.",
+        kernels=("reduce_extremum",),
+        note="The largest or smallest value along axes.",
     ),
 )

@@ -22,7 +22,6 @@ from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 from . import arithmetic
 from .clip import clip_steps
-from .masks import larger, smaller
 from .reduction import axes_of, expect_reducible, reduce_axes
 
 __all__ = ["METHODS", "ROWS", "SCALELESS", "Method"]
@@ -49,13 +48,6 @@ def _reduction_limits(
     if "sum" in row.refused_kernels and known and axes_of(dim, 4) != (2, 3):
         found.append(f"sum or mean over {dim} (allowed: height and width, (2, 3))")
     return found
-
-
-def _choice_limits(
-    row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None], given: Mapping[str, Any]
-) -> list[str]:
-    found = [] if row.rounds else ["maximum or minimum of two tensors"]
-    return [*found, *type_problems([dtype, *inputs], row.activations)]
 
 
 def _int8_only(dtype: QuantDType, inputs: Sequence[QuantDType | None]) -> list[str]:
@@ -92,7 +84,7 @@ def _mean(operator: Operator, out: Output, x: QTensor, *, dim: Any = None, keepd
 _SUMS = ("add", "add_scaled", "rescale", "resize_bilinear")
 _POOLS = ("sum", "global_avg_pool2d", "avg_pool2d", "conv2d", "rescale", "lut8")
 
-_CHOICES = ("rescale", "add", "lut8", "lut16", "mul")
+_CHOICES = ("extremum", "rescale", "lut8", "resize_bilinear")
 
 METHODS: dict[str, Method] = {
     "add": Method(real=torch.add, steps=arithmetic.add, kernels=_SUMS),
@@ -100,8 +92,8 @@ METHODS: dict[str, Method] = {
     "sub": Method(real=torch.sub, steps=arithmetic.sub, kernels=(*_SUMS, "lut8")),
     "mul": Method(real=torch.mul, steps=arithmetic.mul, kernels=("mul", "rescale", "resize_bilinear")),
     "matmul": Method(real=torch.matmul, steps=arithmetic.matmul, kernels=("matmul",), limits=_matmul_limits),
-    "maximum": Method(real=torch.maximum, steps=larger, kernels=_CHOICES, limits=_choice_limits),
-    "minimum": Method(real=torch.minimum, steps=smaller, kernels=_CHOICES, limits=_choice_limits),
+    "maximum": Method(real=torch.maximum, steps=arithmetic.larger, kernels=_CHOICES),
+    "minimum": Method(real=torch.minimum, steps=arithmetic.smaller, kernels=_CHOICES),
     "sum": Method(real=torch.sum, steps=_sum, kernels=_POOLS, limits=_reduction_limits),
     "mean": Method(real=torch.mean, steps=_mean, kernels=_POOLS, limits=_reduction_limits),
 }

@@ -16,9 +16,8 @@ from bpu_kernels.ops.lut import Lut8
 from ..op import Operator, Output
 from ..qtensor import QTensor
 from .clip import two_lines
-from .rescale import rescale
 
-__all__ = ["as_mask", "chosen", "compared", "inverse_of", "joined", "kept", "larger", "level", "smaller"]
+__all__ = ["as_mask", "chosen", "compared", "inverse_of", "joined", "kept", "level"]
 
 
 def exactly(device: torch.device) -> Multiplier:
@@ -106,26 +105,3 @@ def level(operator: Operator, mask: QTensor, step: int, out: Output) -> QTensor:
     wide = mask.invoke(widen, operator.row, mask, scale=mask.scale, dtype=qint16)
     lines = two_lines(left=(0, 0), right=(0, step), border=0, device=device)
     return wide.invoke(lines, operator.row, wide, scale=out.scale, dtype=qint16)
-
-
-def _sign(operator: Operator, x: QTensor, y: QTensor) -> QTensor:
-    """Return half the difference of two tensors of one scale, rounded down: its sign is right, whatever saturates."""
-    by = exactly(x.scale.device)
-    halves = Multiplier(
-        accu_right_shift=by.output_scale, output_scale=by.output_scale, output_right_shift=by.output_right_shift
-    )
-    residual = ResidualScale(sumin_scale=-by.output_scale, sumin_left_shift=by.accu_right_shift)
-    kernel = Add(input_left_shift=by.accu_right_shift, residual=residual, multiplier=halves, out_dtype=x.dtype)
-    return x.invoke(kernel, operator.row, x, y, scale=x.scale, dtype=x.dtype)
-
-
-def larger(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
-    """Return the larger of two elements, both brought to the output's scale."""
-    x, y = (rescale(operator, each, out) for each in (x, y))
-    return chosen(operator, compared(operator, _sign(operator, x, y), 0.0, "ge"), x, y)
-
-
-def smaller(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
-    """Return the smaller of two elements, both brought to the output's scale."""
-    x, y = (rescale(operator, each, out) for each in (x, y))
-    return chosen(operator, compared(operator, _sign(operator, x, y), 0.0, "ge"), y, x)

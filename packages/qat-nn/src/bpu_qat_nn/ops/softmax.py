@@ -19,7 +19,7 @@ from .table import QATTable
 
 __all__ = ["ROWS", "SOFTMAX_KERNELS", "QATSoftmax"]
 
-SOFTMAX_KERNELS = ("max_pool2d", "add", "lut16", "conv2d", "mul", "rescale")
+SOFTMAX_KERNELS = ("reduce_extremum", "add", "lut16", "conv2d", "mul", "rescale")
 
 
 class InverseOfSum(nn.Module):

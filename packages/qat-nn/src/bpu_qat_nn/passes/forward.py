@@ -19,21 +19,22 @@ __all__ = ["evaluated", "has_any", "run_batches", "tied_parameters", "weighted_l
 
 
 @contextmanager
-def evaluated(model: nn.Module, *, quantizes: bool) -> Iterator[None]:
-    """Put a model into evaluation, without observing, with or without fake quantization; and back."""
+def evaluated(model: nn.Module, *, quantizes: bool | None = None) -> Iterator[None]:
+    """Put a model into evaluation, without observing, with or without fake quantization (None: as it is); and back."""
     modes = [(module, module.training) for module in model.modules()]
     fakes = [module for module in model.modules() if isinstance(module, FakeQuantize)]
     switches = [(bool(each.observer_enabled), bool(each.fake_quant_enabled)) for each in fakes]
     model.eval()
     for each in fakes:
         each.disable_observer()
-        each.enable_fake_quant(quantizes)
+        if quantizes is not None:
+            each.enable_fake_quant(quantizes)
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, training in modes:  # what is around a module comes before it, so each has the last word on itself
+            module.train(training)
         for each, (observes, quantized) in zip(fakes, switches, strict=True):
             each.enable_observer(observes)
             each.enable_fake_quant(quantized)

@@ -316,8 +316,8 @@ def _random_affine(norm: nn.Module) -> nn.Module:
 
 
 _COMPOSITES = {
-    "amax_channels": OperatorCase(make=calls(lambda x: torch.amax(x, 1, keepdim=True)), marches=BAYES, bits=(8, 16)),
-    "amin_rows": OperatorCase(make=calls(lambda x: x.amin(dim=(2, 3))), marches=BAYES, bits=(8, 16)),
+    "amax_channels": OperatorCase(make=calls(lambda x: torch.amax(x, 1, keepdim=True)), bits=(8, 16)),
+    "amin_rows": OperatorCase(make=calls(lambda x: x.amin(dim=(2, 3))), bits=(8, 16)),
     "softmax": OperatorCase(make=lambda: nn.Softmax(-1), shapes=(TOKENS,), marches=BAYES, bits=(8, 16)),
     "softmax_channels": OperatorCase(make=lambda: nn.Softmax(1), marches=BAYES),
     "layer_norm": OperatorCase(

@@ -50,6 +50,13 @@ SELECTIONS: dict[str, OperatorCase] = {
     },
     "greater_as_float": OperatorCase(make=calls(lambda x: (x > 0.3).float())),
     "argmax": OperatorCase(make=calls(lambda x: x.argmax(1).float()), marches=BAYES, bits=(8, 16)),
+    "argmax_kept": OperatorCase(make=calls(lambda x: x.argmin(1, keepdim=True).float())),
+    "argmax_of_many": OperatorCase(
+        make=calls(lambda x: torch.gather(x, 1, x.argmax(1, keepdim=True))), shapes=((1, 150, 2, 3),), marches=BAYES
+    ),
+    "gather_by_input": OperatorCase(
+        make=calls(lambda x, y: torch.gather(x, 1, (y > 0).float().argmax(1, keepdim=True))), shapes=PAIR, marches=BAYES
+    ),
     "max_values": OperatorCase(make=calls(lambda x: x.max(2, keepdim=True)[0]), marches=BAYES),
     "topk_values": OperatorCase(make=calls(lambda x: x.topk(3, 1)[0] * 0.5), marches=BAYES, bits=(8, 16)),
     "gather_by_another": OperatorCase(
@@ -123,7 +130,7 @@ SELECTIONS: dict[str, OperatorCase] = {
     ),
     **{
         function.__name__: OperatorCase(
-            make=calls(lambda x, y, function=function: function(x, y * 2.0)), shapes=PAIR, marches=BAYES, bits=(8, 16)
+            make=calls(lambda x, y, function=function: function(x, y * 2.0)), shapes=PAIR, bits=(8, 16)
         )
         for function in (torch.maximum, torch.minimum)
     },

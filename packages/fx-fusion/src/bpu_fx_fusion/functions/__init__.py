@@ -1,0 +1,1 @@
+"""Functions and operators of a traced graph become modules: the table, and one file per kind of replacement."""
