@@ -76,3 +76,33 @@ def test_instance_norm_of_a_module_has_the_module_s_axes() -> None:
     x = torch.randn(2, 4, 8)
     torch.testing.assert_close(gm(x), model(x))
     assert nn.InstanceNorm1d in {type(module) for module in gm.children()}
+
+
+BEHIND: dict[str, tuple[nn.Module, tuple[int, ...], type[nn.Module]]] = {
+    "Linear": (nn.Linear(6, 4), (5, 6), nn.BatchNorm1d),
+    "Linear of three axes": (nn.Linear(6, 8), (5, 4, 6), nn.BatchNorm1d),
+    "Linear and activation": (nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Dropout(0.1)), (5, 6), nn.BatchNorm1d),
+    "Flatten": (nn.Flatten(), (5, 4, 1), nn.BatchNorm1d),
+    "Conv1d": (nn.Conv1d(3, 4, 1), (2, 3, 7), nn.BatchNorm1d),
+    "Conv2d": (nn.Conv2d(3, 4, 1), (2, 3, 7, 7), nn.BatchNorm2d),
+    "Conv3d": (nn.Conv3d(3, 4, 1), (2, 3, 4, 5, 6), nn.BatchNorm3d),
+    "not known": (nn.MaxPool2d(2), (2, 4, 6, 6), nn.BatchNorm2d),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_batch_norm_has_the_axes_of_the_layer_before_it(name: str) -> None:
+    layer, shape, expected = BEHIND[name]
+    model = nn.Sequential(layer, Norms(FUNCTIONS["batch_norm affine"])).eval()
+    gm, x = fuse_fx(model, absorb_batch_norm=False), torch.randn(shape)
+    torch.testing.assert_close(gm(x), model(x))
+    assert expected in {type(module) for module in gm.modules()}
+
+
+def test_batch_norm_behind_a_flatten_is_of_vectors() -> None:
+    class Flattened(Norms):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(torch.flatten(x, 1))
+
+    model, x = Flattened(FUNCTIONS["batch_norm"]).eval(), torch.randn(3, 4, 1, 1)
+    torch.testing.assert_close(fuse_fx(model)(x), model(x))

@@ -8,7 +8,7 @@ from ..graph.constant_value import constant_value
 from ..graph.nodes import contains_node
 from ..modules.attention import ScaledDotProduct
 from .layer import LAYER_PARAMETERS, make_layer
-from .normalization import NORM_PARAMETERS, NORMS
+from .normalization import NORM_PARAMETERS, NORMS, shape_behind_layer
 from .recipe import LayerForm, ModuleForm, NormForm
 from .replacement import Call
 
@@ -65,7 +65,10 @@ def norm(call: Call, recipe: NormForm) -> Node:
         call.keep("its training flag does not follow the model's")
     if recipe.op == "instance_norm" and not given.get("use_input_stats", True):
         call.keep("it does not normalize by its input's statistics")
-    made = NORMS[recipe.op](given, call.owner_module, call.node.meta.get("example_shape"))
+    shape = call.node.meta.get("example_shape")
+    if shape is None and recipe.op == "batch_norm":
+        shape = shape_behind_layer(first, dict(call.gm.named_modules(remove_duplicate=False)))
+    made = NORMS[recipe.op](given, call.owner_module, shape)
     if made is None:
         call.keep("the number of its input's axes is not known without example inputs")
     return call.call_module(recipe.op, made, first)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from torch import nn
+from torch.fx import Node
 
-__all__ = ["NORMS", "NORM_PARAMETERS"]
+__all__ = ["NORMS", "NORM_PARAMETERS", "shape_behind_layer"]
 
 _AFFINE: Final = ("weight", "bias")
 _STATISTICS: Final = ("running_mean", "running_var")
@@ -41,10 +42,39 @@ _INSTANCE_NORMS: Final = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.Inst
 
 
 def _batch_norm(given: Mapping[str, Any], owner: nn.Module, shape: Shape) -> nn.Module:
-    # Without an example it is taken to be of maps; with another number of axes BatchNorm2d raises.
+    # Without any sign of it, it is taken to be of maps; with another number of axes BatchNorm2d raises.
     kind = _of_owner(_BATCH_NORMS, owner) or _BATCH_NORMS.get(len(shape or ()), nn.BatchNorm2d)
     made = kind(given["running_mean"].numel(), eps=given.get("eps", 1e-5), momentum=given.get("momentum", 0.1))
     return _with_tensors(made, given, (*_AFFINE, *_STATISTICS))
+
+
+_AXES_BEHIND: Final[Mapping[type[nn.Module], int]] = {
+    nn.Linear: 2,
+    nn.Flatten: 2,
+    nn.Conv1d: 3,
+    nn.ConvTranspose1d: 3,
+    nn.Conv2d: 4,
+    nn.ConvTranspose2d: 4,
+    nn.Conv3d: 5,
+    nn.ConvTranspose3d: 5,
+}
+"""What a batch comes out of with which number of axes. BatchNorm1d takes the three that a Linear may give as well."""
+
+_KEEPS_AXES: Final = ("torch.nn.modules.activation", "torch.nn.modules.batchnorm", "torch.nn.modules.dropout")
+"""Where modules of one input come from that leave its axes as they are."""
+
+
+def shape_behind_layer(node: Node, modules: Mapping[str, nn.Module]) -> Shape:
+    """Return a shape of as many axes as the layer gives that a node's value comes from, of unknown lengths."""
+    while node.op == "call_module" and node.all_input_nodes:
+        module = modules[str(node.target)]
+        if type(module) in _AXES_BEHIND:
+            return (-1,) * _AXES_BEHIND[type(module)]
+        if type(module).__module__ not in _KEEPS_AXES or len(node.all_input_nodes) != 1:
+            return None
+        node = node.all_input_nodes[0]
+    flat = getattr(node.target, "__name__", node.target) == "flatten" and node.args[1:] == (1,) and not node.kwargs
+    return (-1, -1) if flat else None
 
 
 def _instance_norm(given: Mapping[str, Any], owner: nn.Module, shape: Shape) -> nn.Module | None:

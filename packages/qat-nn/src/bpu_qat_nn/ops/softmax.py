@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from bpu_fx_fusion import Amax, Exp, FloatFunctional, Reciprocal
-from bpu_kernels.dtypes import qint8, qint16
+from bpu_fx_fusion import Amax, Exp, FloatFunctional
+from bpu_kernels.dtypes import qint16
 
 from ..op import OpRow
 from ..qtensor import QTensor
@@ -19,7 +19,15 @@ from .table import QATTable
 
 __all__ = ["ROWS", "SOFTMAX_KERNELS", "QATSoftmax"]
 
-SOFTMAX_KERNELS = ("max_pool2d", "add", "lut16", "conv2d", "mul", "rescale")
+SOFTMAX_KERNELS = ("reduce_extremum", "add", "lut16", "conv2d", "mul", "rescale")
+
+
+class InverseOfSum(nn.Module):
+    """1 / x of a positive x; as it is constant elsewhere, its table holds nothing but what occurs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the inverse."""
+        return x.clamp(min=1e-9).reciprocal()
 
 
 class SoftmaxOperator(CompositeOperator):
@@ -34,9 +42,7 @@ class SoftmaxOperator(CompositeOperator):
         x = inputs[0]
         dim = self.dim if self.dim is not None else (0 if len(x.shape) in (0, 1, 3) else 1)
         part: Any = self
-        # Softmax does not change when all inputs are shifted alike, so the largest of 8 bits will do for 16.
-        coarse = x if x.dtype is qint8 else part.coarse.add_scalar(x, 0.0)
-        shifted = part.shift.sub(x, part.peak_along(dim)(coarse))
+        shifted = part.shift.sub(x, part.peak_along(dim)(x))
         exponential = part.exp(shifted)
         inverse = part.inverse(part.total.sum(exponential, dim, keepdim=True))
         result: QTensor = part.product.mul(exponential, inverse)
@@ -64,12 +70,11 @@ class QATSoftmax(SoftmaxOperator, QATComposite):
     def parts(self, source: nn.Module) -> Mapping[str, Part]:
         """Everything but the result has 16 bits."""
         return {
-            "coarse": (QATFloatFunctional, FloatFunctional(), qint8),
             "peak": (QATExtremum, Amax(-1, keepdim=True), None),
             "shift": (QATFloatFunctional, FloatFunctional(), qint16),
             "exp": (QATTable, Exp(), qint16),
             "total": (QATFloatFunctional, FloatFunctional(), qint16),
-            "inverse": (QATTable, Reciprocal(), qint16),
+            "inverse": (QATTable, InverseOfSum(), qint16),
             "product": (QATFloatFunctional, FloatFunctional(), None),
         }
 
