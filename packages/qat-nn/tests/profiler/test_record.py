@@ -77,6 +77,16 @@ def test_what_is_overwritten_later_is_kept_as_it_was() -> None:
     assert torch.equal(relu.result, bn.result.relu())
 
 
+def test_inference_mode_around_changes_nothing_of_what_is_recorded() -> None:
+    model = Net().eval()
+    expected = record(model, X)
+    with torch.inference_mode():
+        found = record(model, X.clone())
+
+    assert [call.label for call in found.calls] == [call.label for call in expected.calls]
+    assert all(torch.equal(a.result, b.result) for a, b in zip(found.calls, expected.calls, strict=True))
+
+
 def test_graph_gives_its_functions_by_node_with_the_path_of_the_module_around() -> None:
     kinds = {call.path: call.kind for call in record(fuse_fx(Net().eval()), X).calls}
 

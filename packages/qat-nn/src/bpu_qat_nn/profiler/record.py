@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves, tree_map
@@ -91,13 +92,19 @@ def record(model: nn.Module, example_inputs: Any) -> Recording:
         example_inputs: a tensor, a tuple or list of what forward takes, or a dict of it by name.
     """
     recorder = _Recorder()
-    args, kwargs = arguments_of(example_inputs)
-    with evaluated(model), watched(places(model), recorder.begin, recorder.end_module):
+    listening = watched(places(model), recorder.begin, recorder.end_module)
+    with torch.inference_mode(False), evaluated(model), listening:
+        args, kwargs = arguments_of(tree_map(_counting_writes, example_inputs))
         if isinstance(model, GraphModule):
             result = _Following(model, recorder).run(*_by_position(model, args, kwargs))
         else:
             result = model(*args, **kwargs)
     return Recording(calls=tuple(recorder.calls), result=result)
+
+
+def _counting_writes(leaf: Any) -> Any:
+    """Return a tensor that counts what is written over it, as tensors made in inference mode do not."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def tensors_in(value: Any) -> list[Tensor]:
