@@ -2,14 +2,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "bits.h"
 #include "clones.h"
 #include "engine.h"
+#include "extremes.h"
 #include "follow_range.h"
-#include "nan.h"
 #include "threads.h"
 #include "without_throwing.h"
 
@@ -62,21 +61,6 @@ BPU_CLONES Counts quantize_row(const Row& row) {
   return found;
 }
 
-struct Ends {
-  float low, high;
-};
-
-// Smallest and largest value of a row; the highest is NaN where there is one.
-BPU_CLONES Ends ends_of(const float* x, int64_t length) {
-  Ends found{x[0], x[0]};
-  for (int64_t i = 0; i < length; ++i) {
-    found.low = x[i] < found.low ? x[i] : found.low;
-    found.high = x[i] > found.high ? x[i] : found.high;
-  }
-  if (has_nan(x, length)) found.high = std::numeric_limits<float>::quiet_NaN();
-  return found;
-}
-
 // Quantizes rows by their new scales, which `after` gets; returns whether all of their values were finite.
 bool quantize_rows(const BpuRows& given, int64_t begin, int64_t end, Followed* after, std::atomic<int64_t>& clipped) {
   bool finite = true;
@@ -84,7 +68,7 @@ bool quantize_rows(const BpuRows& given, int64_t begin, int64_t end, Followed* a
     const int64_t at = row * given.length;
     const BpuObserved& o = given.observed;
     Followed now{0.0f, 0.0f, o.scale[row]};
-    const Ends ends = ends_of(given.x + at, given.length);
+    const Ends ends = ends_of(given.x + at, given.length, 1);
     finite = finite && is_finite(ends.low) && is_finite(ends.high);
     if (!finite) continue;
     if (given.observes != 0) {
