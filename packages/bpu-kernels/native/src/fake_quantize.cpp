@@ -33,7 +33,8 @@ struct Counts {
 };
 
 BPU_CLONES Counts quantize_row(const Row& row) {
-  const float scale = row.scale, least = (row.low - 0.5f) * scale, most = (row.high + 0.5f) * scale;
+  const float scale = row.scale, low = row.low, high = row.high;  // copies, which no write can change
+  const float least = (low - 0.5f) * scale, most = (high + 0.5f) * scale;
   uint8_t truths[kBlock];
   Counts found{0.0, 0};
   for (int64_t begin = 0; begin < row.length; begin += kBlock) {
@@ -41,22 +42,24 @@ BPU_CLONES Counts quantize_row(const Row& row) {
     const float* BPU_RESTRICT x = row.x + begin;
     float* BPU_RESTRICT steps = row.steps + begin;
     int8_t* BPU_RESTRICT stored = row.stored + begin;
-    int32_t sum = 0, passing = 0;
+    int32_t sum = 0, clipped = 0;
     for (int64_t i = 0; i < length; ++i) {
       float step = std::rint(x[i] / scale);
-      step = step < row.low ? row.low : step;
-      step = step > row.high ? row.high : step;
+      step = step < low ? low : step;
+      step = step > high ? high : step;
       steps[i] = step;
       sum += static_cast<int32_t>(std::fabs(step));
+      clipped += static_cast<int32_t>((x[i] < least) | (x[i] > most));
     }
     for (int64_t i = 0; i < length; ++i) stored[i] = static_cast<int8_t>(static_cast<int32_t>(steps[i]));
-    for (int64_t i = 0; i < length; ++i) {
-      truths[i] = static_cast<uint8_t>((x[i] >= least) & (x[i] <= most));
-      passing += truths[i];
-    }
     found.sum += sum;
-    found.clipped += length - passing;
-    pack_bits(truths, length, row.mask + begin / 8);
+    found.clipped += clipped;
+    if (clipped == 0) {  // as in most blocks
+      set_bits(length, row.mask + begin / 8);
+    } else {
+      for (int64_t i = 0; i < length; ++i) truths[i] = static_cast<uint8_t>((x[i] >= least) & (x[i] <= most));
+      pack_bits(truths, length, row.mask + begin / 8);
+    }
   }
   return found;
 }
