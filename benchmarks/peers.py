@@ -88,7 +88,8 @@ def _aimet(model: nn.Module, x: Tensor) -> nn.Module:
 def _mct(model: nn.Module, x: Tensor) -> nn.Module:
     import model_compression_toolkit as mct  # type: ignore[import-not-found]
 
-    made: nn.Module = mct.qat.pytorch_quantization_aware_training_init_experimental(model.eval(), lambda: iter([[x]]))[0]
+    prepare = mct.qat.pytorch_quantization_aware_training_init_experimental
+    made: nn.Module = prepare(model.eval(), lambda: iter([[x]]))[0]
     return made.train()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 __all__ = ["declare_operators"]
@@ -12,7 +14,7 @@ _libraries: list[torch.library.Library] = []
 
 def declare_operators() -> None:
     """Declare the operators that torchvision expects of its library, which torch's CPU build does not load."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)
