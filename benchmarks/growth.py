@@ -38,7 +38,7 @@ def _compare(grows: str, twice: Setting, base: Setting, rounds: int) -> Iterator
         model, x = prepared(float_network(setting), FakeQuantState.QAT), inputs(setting)
         saved.append((label, [saved_bytes(model, x) / 2**20]))
         runs[label] = partial(_step_on_threads, training_step(model, x), setting.threads)
-    ours, theirs = take_turns(runs, rounds, threads=2).items()  # by the wall's clock: threads are to count
+    ours, theirs = take_turns(runs, rounds, threads=twice.threads).items()  # more threads count by the wall's clock
     yield compare("growth", asdict(base), ours, theirs)
     yield compare("growth", asdict(base), saved[0], saved[1], unit="MiB")
 

@@ -21,6 +21,7 @@ from typing import Any
 from measure import Comparison, compare, take_turns
 from setting import Setting, inputs, network, training_step
 from torch import Tensor, nn
+from torchvision_operators import declare_operators
 
 __all__ = ["PEERS", "Peer", "compare_peers"]
 
@@ -54,10 +55,24 @@ def _brevitas(model: nn.Module, x: Tensor) -> nn.Module:
     return made.train()
 
 
+class _Held(nn.Module):
+    """Holds a network as its only child."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network."""
+        y: Tensor = self.network(x)
+        return y
+
+
 def _nncf(model: nn.Module, x: Tensor) -> nn.Module:
     import nncf  # type: ignore[import-not-found]
 
-    made: nn.Module = nncf.quantize(model.eval(), nncf.Dataset([x]), subset_size=1)
+    # NNCF adds a child without a forward function, which an nn.Sequential would run.
+    made: nn.Module = nncf.quantize(_Held(model.eval()), nncf.Dataset([x]), subset_size=1)
     return made.train()
 
 
@@ -73,7 +88,8 @@ def _aimet(model: nn.Module, x: Tensor) -> nn.Module:
 def _mct(model: nn.Module, x: Tensor) -> nn.Module:
     import model_compression_toolkit as mct  # type: ignore[import-not-found]
 
-    made: nn.Module = mct.qat.pytorch_quantization_aware_training_init_experimental(model.eval(), lambda: [[x]])[0]
+    prepare = mct.qat.pytorch_quantization_aware_training_init_experimental
+    made: nn.Module = prepare(model.eval(), lambda: iter([[x]]))[0]
     return made.train()
 
 
@@ -141,6 +157,7 @@ def _told(name: str, message: str) -> Comparison:
 def measure(name: str, setting: Setting, rounds: int) -> Comparison:
     """Return the line of one peer, in this environment."""
     warnings.simplefilter("ignore")
+    declare_operators()
     x = inputs(setting)
     runs = {
         f"{name}, step": training_step(PEERS[name].prepare(network(setting), x), x),

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+from torchvision_operators import declare_operators
 
 STAGES = ("build", "prepare", "calibrate", "train", "convert", "lower", "run")
 """What every model goes through, in order; "exact" means that all of it went well and every integer agreed."""
@@ -43,7 +44,7 @@ class Stubbed(nn.Module):
 
 def run_one(name: str, march: str) -> dict[str, Any]:
     """Take one model through all stages; return the line of the results."""
-    _declare_torchvision()
+    declare_operators()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -111,14 +112,6 @@ def _told(error: Exception) -> dict[str, Any]:
     refusals = getattr(error, "refusals", None)
     reasons = [f"{each.what}: {each.reason}" for each in refusals] if refusals else [str(error)]
     return {"error": type(error).__name__, "reasons": list(dict.fromkeys(reasons))[:20], "text": str(error)[:2000]}
-
-
-def _declare_torchvision() -> None:
-    """Declare the operators that torchvision expects of its library, which torch's CPU build does not load."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    globals()["_LIBRARY"] = library  # torch withdraws the operators with the object
 
 
 def run_all(names: Sequence[str], march: str, results: Path, timeout: float, workers: int, budget: float) -> None:

@@ -24,6 +24,12 @@ BPU_INLINE void pack_bits(const uint8_t* truths, int64_t count, uint8_t* bits) {
   bits[i / 8] = last;
 }
 
+// Packs so many ones.
+BPU_INLINE void set_bits(int64_t count, uint8_t* bits) {
+  std::memset(bits, 0xff, static_cast<std::size_t>(count / 8));
+  if (count % 8 != 0) bits[count / 8] = static_cast<uint8_t>((1 << count % 8) - 1);
+}
+
 // Unpacks bits into bytes that are 0 or not.
 BPU_INLINE void unpack_bits(const uint8_t* bits, int64_t count, uint8_t* truths) {
   int64_t i = 0;

@@ -107,6 +107,17 @@ struct BpuRows {
 // Observes rows of weights and fake-quantizes them. Returns 2, and changes no range or scale, where one is not finite.
 BPU_ENGINE_EXPORT int32_t bpu_train_rows(BpuRows* rows, int32_t threads);
 
+// Finds the ends of each row: its smallest value, negated, and behind those of all rows the largest ones. Returns 2
+// where one is not finite.
+BPU_ENGINE_EXPORT int32_t bpu_row_ends(const float* x, int64_t rows, int64_t length, float* ends, int32_t threads);
+
+// Takes the ends of rows into their ranges, and the scales follow.
+BPU_ENGINE_EXPORT void bpu_follow_ends(const float* ends, int64_t rows, const BpuObserved* observed);
+
+// Both at once. Returns 2, and changes nothing, where a value is not finite.
+BPU_ENGINE_EXPORT int32_t bpu_observe_rows(const float* x, int64_t rows, int64_t length, const BpuObserved* observed,
+                                        int32_t threads);
+
 // Whether bias and residual need a larger scale of the weights than they have; of `training` its layer's accumulators and
 // what is to be written are not looked at.
 BPU_ENGINE_EXPORT int32_t bpu_scale_too_small(const BpuTraining* training);
@@ -124,8 +135,8 @@ BPU_ENGINE_EXPORT int32_t bpu_row_values(const int8_t* stored, int64_t rows, int
 BPU_ENGINE_EXPORT int32_t bpu_mask_rows(float* gradient, const uint8_t* mask, int64_t rows, int64_t length,
                                      int32_t threads);
 
-// Adds to `counts`, rows of `bins` numbers, how many elements of each row of x have an index of
-// |x| * bins_per_unit rounded down, at most the last. What is not a number counts as 0.
-BPU_ENGINE_EXPORT int32_t bpu_histogram(const float* x, int64_t rows, int64_t length, const float* bins_per_unit,
-                                     int64_t bins, int64_t* counts, int32_t threads);
+// Counts how many elements of each row of x lie in each of `bins` equal bins over 0 .. amplitude: their index is
+// |x| * (bins / amplitude) rounded down, at most the last. What is not a number counts as 0.
+BPU_ENGINE_EXPORT int32_t bpu_histogram(const float* x, int64_t rows, int64_t length, const float* amplitude,
+                                     int64_t bins, double* counts, int32_t threads);
 }

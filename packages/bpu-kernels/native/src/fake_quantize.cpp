@@ -2,14 +2,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "bits.h"
 #include "clones.h"
 #include "engine.h"
+#include "extremes.h"
 #include "follow_range.h"
-#include "nan.h"
 #include "threads.h"
 #include "without_throwing.h"
 
@@ -34,7 +33,8 @@ struct Counts {
 };
 
 BPU_CLONES Counts quantize_row(const Row& row) {
-  const float scale = row.scale, least = (row.low - 0.5f) * scale, most = (row.high + 0.5f) * scale;
+  const float scale = row.scale, low = row.low, high = row.high;  // copies, which no write can change
+  const float least = (low - 0.5f) * scale, most = (high + 0.5f) * scale;
   uint8_t truths[kBlock];
   Counts found{0.0, 0};
   for (int64_t begin = 0; begin < row.length; begin += kBlock) {
@@ -42,38 +42,25 @@ BPU_CLONES Counts quantize_row(const Row& row) {
     const float* BPU_RESTRICT x = row.x + begin;
     float* BPU_RESTRICT steps = row.steps + begin;
     int8_t* BPU_RESTRICT stored = row.stored + begin;
-    int32_t sum = 0, passing = 0;
+    int32_t sum = 0, clipped = 0;
     for (int64_t i = 0; i < length; ++i) {
       float step = std::rint(x[i] / scale);
-      step = step < row.low ? row.low : step;
-      step = step > row.high ? row.high : step;
+      step = step < low ? low : step;
+      step = step > high ? high : step;
       steps[i] = step;
       sum += static_cast<int32_t>(std::fabs(step));
+      clipped += static_cast<int32_t>((x[i] < least) | (x[i] > most));
     }
     for (int64_t i = 0; i < length; ++i) stored[i] = static_cast<int8_t>(static_cast<int32_t>(steps[i]));
-    for (int64_t i = 0; i < length; ++i) {
-      truths[i] = static_cast<uint8_t>((x[i] >= least) & (x[i] <= most));
-      passing += truths[i];
-    }
     found.sum += sum;
-    found.clipped += length - passing;
-    pack_bits(truths, length, row.mask + begin / 8);
+    found.clipped += clipped;
+    if (clipped == 0) {  // as in most blocks
+      set_bits(length, row.mask + begin / 8);
+    } else {
+      for (int64_t i = 0; i < length; ++i) truths[i] = static_cast<uint8_t>((x[i] >= least) & (x[i] <= most));
+      pack_bits(truths, length, row.mask + begin / 8);
+    }
   }
-  return found;
-}
-
-struct Ends {
-  float low, high;
-};
-
-// Smallest and largest value of a row; the highest is NaN where there is one.
-BPU_CLONES Ends ends_of(const float* x, int64_t length) {
-  Ends found{x[0], x[0]};
-  for (int64_t i = 0; i < length; ++i) {
-    found.low = x[i] < found.low ? x[i] : found.low;
-    found.high = x[i] > found.high ? x[i] : found.high;
-  }
-  if (has_nan(x, length)) found.high = std::numeric_limits<float>::quiet_NaN();
   return found;
 }
 
@@ -84,7 +71,7 @@ bool quantize_rows(const BpuRows& given, int64_t begin, int64_t end, Followed* a
     const int64_t at = row * given.length;
     const BpuObserved& o = given.observed;
     Followed now{0.0f, 0.0f, o.scale[row]};
-    const Ends ends = ends_of(given.x + at, given.length);
+    const Ends ends = ends_of(given.x + at, given.length, 1);
     finite = finite && is_finite(ends.low) && is_finite(ends.high);
     if (!finite) continue;
     if (given.observes != 0) {

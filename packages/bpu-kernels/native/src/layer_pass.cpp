@@ -53,7 +53,9 @@ struct Parameters {
     if (given == nullptr) return {};
     if (l.inner > 1) return {given, given + l.channels};
     std::vector<T> found(static_cast<std::size_t>(l.channels + kBlock + kVector));
-    for (std::size_t i = 0; i < found.size(); ++i) found[i] = given[i % static_cast<std::size_t>(l.channels)];
+    for (auto to = found.begin(); to != found.end();) {
+      to = std::copy_n(given, std::min<int64_t>(l.channels, found.end() - to), to);
+    }
     return found;
   }
 };
@@ -278,8 +280,12 @@ BPU_CLONES void extremes_blocks(const BpuLayer& l, const Parameters& p, const fl
 
 constexpr int64_t kLanes = 16;
 
-// Adds the elements of a run to its channel's sum, in lanes that one vector holds.
+// Adds the elements of a run to its channel's sum, in lanes that one vector holds if they fill them.
 BPU_INLINE void add_run(const float* BPU_RESTRICT values, int64_t length, double& sum) {
+  if (length < kLanes) {
+    for (int64_t i = 0; i < length; ++i) sum += static_cast<double>(values[i]);
+    return;
+  }
   float lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= length; i += kLanes) {

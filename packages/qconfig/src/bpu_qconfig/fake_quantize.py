@@ -12,6 +12,7 @@ from torch import Tensor
 from bpu_kernels.dtypes import QuantDType
 
 from .errors import InvalidQConfigError
+from .followed_range import follow_natively
 from .observers import MovingAverageMinMaxObserver, Observer
 from .partial import WithArgs
 from .scale import positive_scale, scale_from_amplitude
@@ -130,11 +131,14 @@ class FakeQuantize(Switches, WithArgs, StateTensors):
         calibrated, loaded or set.
         """
         if self.observer_enabled and not self.fixed:
-            before = self.activation_post_process.amplitude()
-            self.activation_post_process(x)
+            observer = self.activation_post_process
+            if type(self) is FakeQuantize and follow_natively(observer, self.scale, x.detach()):
+                return
+            before = observer.amplitude()
+            observer(x)
             if self.is_per_channel:
-                self.fit_channels(self.activation_post_process.min_val.numel())
-            after = self.activation_post_process.amplitude()
+                self.fit_channels(observer.min_val.numel())
+            after = observer.amplitude()
             self.follow_range(self.takes_range(before, after), after)
 
     def takes_range(self, before: Tensor, after: Tensor) -> Tensor:

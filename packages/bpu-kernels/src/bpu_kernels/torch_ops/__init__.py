@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from .histogram import count_magnitudes
 from .layer_pass import LayerPass, has_passes
+from .native import in_real_memory
+from .ranges import Range, follow_ends, observe_rows, row_ends
 from .run import CHANNEL_FIRST, channel_first, run, tensors_to_numpy
-from .training_pass import LayerTraining, OutputMask, Outputs, Range, RowMask, Rows, row_values, train_rows
+from .training_pass import LayerTraining, OutputMask, Outputs, RowMask, Rows, row_values, train_rows
 from .weighted import accumulate, finish
 
 __all__ = [
@@ -27,7 +29,11 @@ __all__ = [
     "channel_first",
     "count_magnitudes",
     "finish",
+    "follow_ends",
     "has_passes",
+    "in_real_memory",
+    "observe_rows",
+    "row_ends",
     "row_values",
     "run",
     "tensors_to_numpy",

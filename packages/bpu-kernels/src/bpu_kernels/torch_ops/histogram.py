@@ -10,18 +10,18 @@ from .layer_pass import run_pass
 __all__ = ["count_magnitudes"]
 
 
-def count_magnitudes(rows: Tensor, bins_per_unit: Tensor, bins: int) -> Tensor:
-    """Return how many values of each row have the index ``floor(|x| * bins_per_unit)``, at most ``bins - 1``.
+def count_magnitudes(rows: Tensor, amplitude: Tensor, bins: int) -> Tensor:
+    """Return how many values of each row have the index ``floor(|x| * (bins / amplitude))``, at most ``bins - 1``.
 
     Args:
         rows: float32 on the CPU, [rows, n].
-        bins_per_unit: float32, one per row.
+        amplitude: float32, one per row; where it is 0, all values have the index 0.
         bins: at most 2**24, up to which float32 holds every index.
 
     Returns:
-        int64, [rows, bins].
+        float64, whole numbers, [rows, bins].
     """
-    x, factor = rows.contiguous(), bins_per_unit.to(torch.float32).contiguous()
-    counts = torch.zeros(x.shape[0], bins, dtype=torch.int64)
-    run_pass("bpu_histogram", x.data_ptr(), *x.shape, factor.data_ptr(), bins, counts.data_ptr())
+    x, ends = rows.contiguous(), amplitude.to(torch.float32).contiguous()
+    counts = torch.empty(x.shape[0], bins, dtype=torch.float64)
+    run_pass("bpu_histogram", x.data_ptr(), *x.shape, ends.data_ptr(), bins, counts.data_ptr())
     return counts

@@ -18,8 +18,9 @@ from ..engine.library import load_library
 from ..errors import ArgumentError
 from ..march import MARCHES, MarchRow
 from .layer_pass import Layer, LayerPass, run_pass
+from .ranges import Observed, Range, dense_format, expect
 
-__all__ = ["LayerTraining", "OutputMask", "Outputs", "Range", "RowMask", "Rows", "row_values", "train_rows"]
+__all__ = ["LayerTraining", "OutputMask", "Outputs", "RowMask", "Rows", "row_values", "train_rows"]
 
 
 class _March(ctypes.Structure):
@@ -43,22 +44,13 @@ def _march(row: MarchRow) -> _March:
 _MARCHES = {march: _march(row) for march, row in MARCHES.items()}
 
 
-class _Observed(ctypes.Structure):
-    """BpuObserved."""
-
-    _fields_ = (
-        *((name, c_void_p) for name in ("scale", "min", "max")),
-        *((name, c_float) for name in ("constant", "steps")),
-    )
-
-
 class _Training(ctypes.Structure):
     """BpuTraining."""
 
     _fields_ = (
         ("layer", Layer),
         ("march", _March),
-        ("output", _Observed),
+        ("output", Observed),
         *((name, c_int32) for name in ("observes", "quant_min", "quant_max")),
         *((name, c_float) for name in ("x_scale", "residual_scale")),
         *((name, c_void_p) for name in ("weight_scale", "bias", "sums")),
@@ -71,61 +63,16 @@ class _Rows(ctypes.Structure):
     _fields_ = (
         ("x", c_void_p),
         *((name, c_int64) for name in ("rows", "length")),
-        ("observed", _Observed),
+        ("observed", Observed),
         *((name, c_int32) for name in ("observes", "quant_min", "quant_max")),
         *((name, c_void_p) for name in ("steps", "stored", "sums", "mask")),
         ("clipped", c_int64),
     )
 
 
-def _expect(tensor: Tensor, entries: int, dtype: torch.dtype) -> int:
-    """Return where the library reads a tensor, which it trusts to have so many entries."""
-    if tensor.numel() != entries or tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous():
-        raise ArgumentError(
-            f"expected {entries} numbers of {dtype} on the CPU, got {tensor.dtype} {tuple(tensor.shape)} on "
-            f"{tensor.device}"
-        )
-    return tensor.data_ptr()
-
-
-def _dense_format(x: Tensor) -> torch.memory_format | None:
-    """Return a memory format in which every row of x is dense, and behind the one before."""
-    if x.is_contiguous():
-        return torch.contiguous_format
-    return torch.channels_last if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else None
-
-
 def _rows_of(x: Tensor) -> tuple[int, int]:
     """Return number and length of the rows of weights."""
     return x.shape[0], x.numel() // x.shape[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """The moving average of a range, and the scale that follows it; written in place.
-
-    Tensors are float32, contiguous, with one entry, or for weights one per row.
-    """
-
-    min_val: Tensor
-    max_val: Tensor
-    scale: Tensor
-    constant: float
-    """Of the average, 0 to 1."""
-    quant_min: int
-    quant_max: int
-    observes: bool
-    """Whether the range is moved; otherwise only the scale is read."""
-
-    def described(self, entries: int) -> _Observed:
-        """Return what the library takes; the tensors must outlive its call.
-
-        Raises:
-            ArgumentError: a tensor is of another kind.
-        """
-        ends = (self.min_val, self.max_val) if self.observes else ()
-        pointers = [_expect(each, entries, torch.float32) for each in (self.scale, *ends)]
-        return _Observed(*pointers, constant=self.constant, steps=self.quant_max - self.quant_min)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +114,7 @@ def train_rows(x: Tensor, by: Range) -> Rows | None:
         x: at least two-dimensional, with elements.
         by: one entry per row, and limits of int8.
     """
-    memory_format = _dense_format(x)
+    memory_format = dense_format(x)
     x, memory_format = (x, memory_format) if memory_format else (x.contiguous(), torch.contiguous_format)
     rows, length = _rows_of(x)
     steps, stored = torch.empty_like(x), torch.empty_like(x, dtype=torch.int8)
@@ -198,7 +145,7 @@ def row_values(stored: Tensor, scale: Tensor) -> Tensor:
     """
     values = torch.empty_like(stored, dtype=torch.float32)
     rows, length = _rows_of(stored)
-    pointers = (_expect(scale, rows, torch.float32), values.data_ptr())
+    pointers = (expect(scale, rows, torch.float32), values.data_ptr())
     run_pass("bpu_row_values", stored.data_ptr(), rows, length, *pointers)
     return values
 
@@ -270,9 +217,9 @@ class LayerTraining:
             march=_MARCHES[row.march],
             x_scale=x_scale,
             residual_scale=residual_scale or 0.0,
-            weight_scale=_expect(weight_scale, channels, torch.float64),
-            bias=None if bias is None else _expect(bias, channels, torch.float32),
-            sums=_expect(sums, channels, torch.float64),
+            weight_scale=expect(weight_scale, channels, torch.float64),
+            bias=None if bias is None else expect(bias, channels, torch.float32),
+            sums=expect(sums, channels, torch.float64),
         )
 
     def needs_larger_scale(self) -> bool:

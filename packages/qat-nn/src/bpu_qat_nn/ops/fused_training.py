@@ -23,11 +23,12 @@ from bpu_kernels.torch_ops import (
     has_passes,
     row_values,
 )
+from bpu_qconfig.followed_range import FROM_EXTREMES
 
 from ..errors import InputError
 from ..qat_module import observes
 from ..qtensor import QTensor, plain
-from .fused_weights import FROM_EXTREMES, followed_range, is_plain, quantize_weights, without_bits
+from .fused_weights import is_plain, quantize_weights, range_of, without_bits
 from .weighted_operator import SAFE_TAPS, IntegerWeight
 
 if TYPE_CHECKING:
@@ -139,10 +140,10 @@ def _forward(call: _Call, training: LayerTraining, needs_gradient: bool) -> Outp
         return Outputs(values=wide.dequantize(), steps=plain(wide), passes=None)
     residual = (call.addend[0].int_repr(), call.addend[0].data) if call.addend else None
     passes = LayerPass(acc, layer.channel_axis(acc.dim()), residual=residual, activation=layer.relu)
-    by = followed_range(post, 1)
+    by = range_of(post, 1)
     if not by.observes and observes(post) and not post.fixed:
         _observe_extremes(call, passes)
-        by = replace(followed_range(post, 1), observes=False)
+        by = replace(range_of(post, 1), observes=False)
     found = training.run(passes, by, needs_gradient=needs_gradient)
     if found is None:
         _observe_extremes(call, passes)  # says what is wrong

@@ -10,22 +10,13 @@ from torch import Tensor
 
 from bpu_kernels.dtypes import qint8
 from bpu_kernels.torch_ops import OutputMask, Range, RowMask, Rows, has_passes, train_rows
-from bpu_qconfig import (
-    FakeQuantize,
-    MinMaxObserver,
-    MovingAverageMinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
-)
+from bpu_qconfig import FakeQuantize
+from bpu_qconfig.followed_range import followed_range
 
 from ..errors import InputError
 from ..qat_module import fake_quantizes, observes
 
-__all__ = ["FROM_EXTREMES", "fake_quantized", "followed_range", "is_plain", "quantize_weights", "without_bits"]
-
-FROM_EXTREMES = (MinMaxObserver, MovingAverageMinMaxObserver)
-"""Observers to whom the smallest and the largest value of a tensor tell all that they want to know."""
-_AVERAGES = (*FROM_EXTREMES, MovingAveragePerChannelMinMaxObserver)
-"""Observers whose rule the engine has: the plain moving average."""
+__all__ = ["fake_quantized", "is_plain", "quantize_weights", "range_of", "without_bits"]
 
 
 def is_plain(fake_quant: FakeQuantize) -> bool:
@@ -33,32 +24,18 @@ def is_plain(fake_quant: FakeQuantize) -> bool:
     return type(fake_quant) is FakeQuantize and fake_quant.saturate is not False
 
 
-def followed_range(fake_quant: FakeQuantize, entries: int) -> Range:
-    """Return what the engine reads and writes; it observes where it knows the observer's rule."""
+def range_of(fake_quant: FakeQuantize, entries: int) -> Range:
+    """Return what the engine reads and writes; it observes where that is switched on and it knows the rule."""
     observer, scale = fake_quant.activation_post_process, fake_quant.scale.detach()
-    min_val, max_val = observer.min_val, observer.max_val
-    return Range(
-        min_val=min_val,
-        max_val=max_val,
-        scale=scale if scale.numel() == entries else scale.expand(entries).contiguous(),
-        constant=observer.averaging_constant,
-        quant_min=observer.quant_min,
-        quant_max=observer.quant_max,
-        observes=(
-            type(observer) in _AVERAGES
-            and not observer.is_sync_quantize
-            and scale.numel() == min_val.numel() == entries
-            and observes(fake_quant)
-        ),
-    )
+    return followed_range(observer, scale, entries, observes=observes(fake_quant))
 
 
 def quantize_weights(fake_quant: FakeQuantize, weight: Tensor) -> tuple[Rows, Tensor]:
     """Observe and quantize the weights; return them, and a scale per row."""
-    by = followed_range(fake_quant, weight.shape[0])
+    by = range_of(fake_quant, weight.shape[0])
     if not by.observes:
         fake_quant.observe(weight)
-        by = followed_range(fake_quant, weight.shape[0])
+        by = range_of(fake_quant, weight.shape[0])
         by = replace(by, observes=False)
     rows = train_rows(weight, by)
     observer = fake_quant.activation_post_process

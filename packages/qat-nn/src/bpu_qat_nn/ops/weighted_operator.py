@@ -106,10 +106,12 @@ class WeightedOperator(Operator):
         return x.invoke(kernel, self.row, x, *addend, scale=out.scale, dtype=out.dtype, axis=axis, narrow=narrow)
 
     def activate(self, y: Tensor) -> Tensor:
-        """Apply the fused ReLU to real values."""
-        if self.relu == "relu":
-            return y.relu()
-        return y.clamp(0.0, 6.0) if self.relu == "relu6" else y
+        """Apply the fused ReLU to real values; where no gradient is recorded they are overwritten."""
+        if self.relu is None:
+            return y
+        if torch.is_grad_enabled() and y.requires_grad:
+            return y.relu() if self.relu == "relu" else y.clamp(0.0, 6.0)
+        return y.relu_() if self.relu == "relu" else y.clamp_(0.0, 6.0)
 
     def channel_axis(self, dimensions: int) -> int:
         """Return which axis of an output of so many dimensions the channels are."""

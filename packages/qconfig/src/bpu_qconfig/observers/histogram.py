@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,11 +11,10 @@ from torch import Tensor
 from bpu_kernels.torch_ops import count_magnitudes, has_passes
 
 from ..errors import InvalidQConfigError
-from ..scale import scale_from_amplitude
 from .base import Observer
 from .reduce import reduce_sum
 
-__all__ = ["Histogram", "HistogramObserver", "checked_bins"]
+__all__ = ["Histogram", "HistogramObserver", "checked_bins", "squared_errors"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,50 +29,58 @@ class Histogram:
     @classmethod
     def of(cls, rows: Tensor, amplitude: Tensor, bins: int) -> Histogram:
         """Count the values of [rows, n], none of which exceeds its row's amplitude."""
-        bins_per_unit = torch.where(amplitude > 0, bins / amplitude, 0.0)
         native = has_passes(rows) and not torch.compiler.is_compiling()
         counted = count_magnitudes if native else _count_magnitudes
-        return cls(counts=counted(rows, bins_per_unit, bins).to(torch.float64), amplitude=amplitude)
+        return cls(counts=counted(rows, amplitude, bins), amplitude=amplitude)
 
     @property
     def bins(self) -> int:
         """Number of bins."""
         return self.counts.shape[1]
 
-    def percentile(self, percent: float) -> Tensor:
-        """Return per row the end of the first bin up to which at least ``percent`` of the values lie; float32."""
+    def percentiles(self, percents: Sequence[float]) -> Tensor:
+        """Return per row and percentage how many bins it takes to hold that share of the values; int64, 1 to bins."""
         cumulated = self.counts.cumsum(1)
-        reached = cumulated >= cumulated[:, -1:] * (percent / 100.0)
-        first = reached.to(torch.int8).argmax(1)
-        return self.amplitude * ((first + 1).to(torch.float32) / self.bins)
+        shares = torch.tensor([percent / 100.0 for percent in percents], dtype=torch.float64)
+        return torch.searchsorted(cumulated, cumulated[:, -1:] * shares.to(cumulated.device)) + 1
 
-    @cached_property
-    def middles(self) -> Tensor:
-        """[rows, bins], float32; what the values of a bin count as: its middle, and 0 in the first.
-
-        Most values of the first bin are zeros of a ReLU, and all of them round to 0 unless the range is cut to little.
-        """
-        places = torch.arange(self.bins, dtype=torch.float32, device=self.counts.device) + 0.5
-        places[:1].zero_()  # places[0] = 0.0 would synchronise with a GPU
-        return places * (self.amplitude / self.bins).unsqueeze(1)
-
-    def squared_error(self, scale: Tensor, quant_max: int) -> Tensor:
-        """Return per row the summed squared error of rounding to multiples of a scale and clamping; float64."""
-        step = scale.unsqueeze(1)
-        residual = (self.middles / step).round_().clamp_(max=quant_max).mul_(step).sub_(self.middles)
-        return residual.square_().mul_(self.counts).sum(1, dtype=torch.float64)
+    def end_of(self, bins: Tensor) -> Tensor:
+        """Return the upper end of so many bins, one number per row; float32."""
+        return self.amplitude * (bins.to(torch.float32) / self.bins)
 
 
-def _count_magnitudes(rows: Tensor, bins_per_unit: Tensor, bins: int) -> Tensor:
-    """Return how many values of each row lie in each bin, int64 [rows, bins]; the reference of the native count."""
+def squared_errors(limits: Tensor, bins: int, quant_min: int, quant_max: int) -> Tensor:
+    """Return the squared error of rounding and clamping a value of each bin, in squares of a bin's width.
+
+    A value counts as the middle of its bin, and as 0 in the first: most values there are zeros of a ReLU, and all of
+    them round to 0 unless the range is cut to little.
+
+    Args:
+        limits: largest values of ranges, in bins, float64 of any shape.
+        bins: their number.
+        quant_min: smallest integer.
+        quant_max: largest integer.
+
+    Returns:
+        float64, one axis more, of the bins.
+    """
+    middles = torch.arange(bins, dtype=torch.float64, device=limits.device) + 0.5
+    middles[:1].zero_()  # middles[0] = 0.0 would synchronise with a GPU
+    step = limits.unsqueeze(-1) * (2.0 / (quant_max - quant_min))
+    return (middles / step).round_().clamp_(max=quant_max).mul_(step).sub_(middles).square_()
+
+
+def _count_magnitudes(rows: Tensor, amplitude: Tensor, bins: int) -> Tensor:
+    """Return how many values of each row lie in each bin, float64 [rows, bins]; the reference of the native count."""
     channels = rows.shape[0]
+    bins_per_unit = torch.where(amplitude > 0, bins / amplitude, 0.0)
     # NaN, which is refused elsewhere or later, must not become an index out of range: clamp the integer.
     index = (rows.to(torch.float32).abs() * bins_per_unit.unsqueeze(1)).to(torch.int64).clamp_(0, bins - 1)
     index += torch.arange(channels, device=rows.device).unsqueeze(1) * bins
     # index_add_ needs no host synchronisation on a GPU, as bincount does, and is as fast on the CPU.
     counts = torch.zeros(channels * bins, dtype=torch.int64, device=rows.device)
     counts.index_add_(0, index.flatten(), counts.new_ones(1).expand(index.numel()))
-    return counts.reshape(channels, bins)
+    return counts.reshape(channels, bins).to(torch.float64)
 
 
 class HistogramObserver(Observer):
@@ -103,17 +109,6 @@ class HistogramObserver(Observer):
         """Return the rows of a batch, their elements in any order: for one row, that of memory, which needs no copy."""
         dense = not self.is_per_channel and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
         return self.rows(x.permute(0, 2, 3, 1) if dense else x)
-
-    def least_error(self, histogram: Histogram, candidates: Iterable[Tensor]) -> Tensor:
-        """Return per row the candidate threshold with the least squared error, the first among equals."""
-        best = histogram.amplitude
-        least = torch.full_like(best, torch.inf, dtype=torch.float64)
-        for candidate in candidates:
-            scale = scale_from_amplitude(candidate, self.quant_min, self.quant_max)
-            error = histogram.squared_error(scale, self.quant_max)
-            best = torch.where(error < least, candidate, best)
-            least = torch.minimum(error, least)
-        return best
 
 
 def checked_bins(bins: int) -> int:

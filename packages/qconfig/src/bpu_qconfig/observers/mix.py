@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from .histogram import Histogram, HistogramObserver
+from .histogram import Histogram, HistogramObserver, squared_errors
 
 __all__ = ["MixObserver"]
 
@@ -19,4 +20,7 @@ class MixObserver(HistogramObserver):
 
     def threshold(self, histogram: Histogram) -> Tensor:
         """Return the best of the percentiles; the largest of those that are equally good."""
-        return self.least_error(histogram, map(histogram.percentile, self.percentiles))
+        limits = histogram.percentiles(self.percentiles)
+        errors = squared_errors(limits.to(torch.float64), histogram.bins, self.quant_min, self.quant_max)
+        best = (errors @ histogram.counts.unsqueeze(-1)).argmin(1)
+        return histogram.end_of(limits.gather(1, best).squeeze(1))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidQConfigError
-from .histogram import Histogram, HistogramObserver
+from .histogram import Histogram, HistogramObserver, squared_errors
 
 __all__ = ["MSEObserver"]
 
@@ -46,5 +47,16 @@ class MSEObserver(HistogramObserver):
 
     def threshold(self, histogram: Histogram) -> Tensor:
         """Return the best of the tried steps; the largest of those that are equally good."""
-        percents = range(100, 0, -self.stride)
-        return self.least_error(histogram, (histogram.amplitude * (percent / 100.0) for percent in percents))
+        counts = histogram.counts
+        percents, errors = _tried(self.stride, histogram.bins, self.quant_min, self.quant_max, counts.device)
+        return histogram.amplitude * percents[(counts @ errors).argmin(1)]
+
+
+@cache
+def _tried(stride: int, bins: int, quant_min: int, quant_max: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the steps, float32, and what each does to the values of every bin, float64 [bins, steps].
+
+    Steps are shares of the histogram's range, so the errors are the same for all histograms.
+    """
+    shares = torch.tensor([percent / 100.0 for percent in range(100, 0, -stride)], dtype=torch.float64, device=device)
+    return shares.to(torch.float32), squared_errors(shares * bins, bins, quant_min, quant_max).T.contiguous()

@@ -46,4 +46,4 @@ class PercentileObserver(HistogramObserver):
 
     def threshold(self, histogram: Histogram) -> Tensor:
         """Return the percentile."""
-        return histogram.percentile(self.percentile)
+        return histogram.end_of(histogram.percentiles([self.percentile])[:, 0])
