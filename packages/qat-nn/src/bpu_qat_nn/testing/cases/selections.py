@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from bpu_fx_fusion import Correlation, MultiScaleRoIAlign, RoIAlign
 
-from ..detection import PointPillarsScatter
-from .case import BAYES, MAP, PAIR, TOKENS, CallsLayer, OperatorCase, calls, calls_layer
+from ...detection import PointPillarsScatter
+from ..case import BAYES, MAP, PAIR, TOKENS, CallsLayer, OperatorCase, calls, calls_layer
 
 __all__ = ["SELECTIONS"]
 
