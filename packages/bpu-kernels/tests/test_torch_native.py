@@ -129,6 +129,28 @@ def test_shapes_may_change_from_call_to_call() -> None:
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("name", ["add", "mul"])
+def test_an_operand_without_axes_meets_every_element(name: str) -> None:
+    kernel, inputs = random_case(name, "bayes", np.random.default_rng(0))
+    of_torch, (x, y) = as_tensors(kernel, inputs)
+
+    found = natively(of_torch, March.BAYES, x, y.flatten()[0])
+
+    number = np.broadcast_to(y.numpy().ravel()[0], inputs[0].shape)
+    assert_integers_equal(found.numpy(), expected(kernel, March.BAYES, (inputs[0], number)), what=name)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_tensor_without_axes_stays_one() -> None:
+    table, _ = as_tensors(*random_case("lut8", "bayes", np.random.default_rng(0)))
+
+    found = natively(table, March.BAYES, torch.tensor(-3, dtype=torch.int8))
+
+    assert found.shape == ()
+    assert int(found) == int(table.table[-3 + 128])
+
+
+@pytest.mark.usefixtures("engine")
 def test_several_threads_may_run_one_kernel() -> None:
     kernel, inputs, of_torch, tensors = convolution()
     with ThreadPoolExecutor(4) as pool:

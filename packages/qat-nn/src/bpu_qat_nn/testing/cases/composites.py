@@ -147,6 +147,9 @@ COMPOSITES = {
         marches=BAYES,
         bits=(8, 16),
     ),
+    "mul_number_of_a_parameter": OperatorCase(
+        make=calls_layer(nn.ParameterList([torch.tensor(0.7)]), lambda gain, x: x * gain[0]), marches=BAYES
+    ),
     "mul_constant": OperatorCase(
         make=calls_layer(nn.ParameterList([torch.randn(8, 1, 1)]), lambda scale, x: x * scale[0]), marches=BAYES
     ),
