@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,6 @@ from .capture import capturing, in_capture_scope
 from .errors import ArgumentError
 from .plain import captured_call
 from .report import PrepareReport
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["LIVING", "ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]
 
@@ -38,10 +35,13 @@ LIVING: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionar
 """The graph modules of both stages by ``id``, which is what dynamo can tell of one."""
 
 
+_Made = TypeVar("_Made", bound="_GraphModule")
+
+
 class _GraphModule(GraphModuleWithAttr):
     """A graph module that refuses ``half()`` and the like, instead of giving other integers."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
         """Create, as torch.fx does, and note that it exists."""
         made = super().__new__(cls, *args, **kwargs)
         LIVING[id(made)] = made
