@@ -27,7 +27,9 @@ from bpu_qat_nn.testing import NETS, calibrate, prepared, real_inputs, train_ste
 from bpu_qat_nn.testing.classifiers import MobileNet, ResNet
 from bpu_qconfig import FakeQuantState, default_qat_8bit_fake_quant_qconfig, set_fake_quantize
 
-pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(  # of torch.jit.trace, which newer torches deprecate
+    "ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
 
 SHAPES = ((1, 3, 32, 32),)
 X = real_inputs(SHAPES, 5)
