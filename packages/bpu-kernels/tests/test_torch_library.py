@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
-import torch
 
 from bpu_kernels import KERNELS
-from bpu_kernels.torch_ops import library
+
+torch: Any = pytest.importorskip("torch")
+library: Any = pytest.importorskip("bpu_kernels.torch_ops.library")
 
 
 @pytest.mark.parametrize("name", KERNELS)
