@@ -43,7 +43,7 @@ TITLES = {
     ),
     "growth": (
         "Growth",
-        "A QAT step of MobileNetV2 when one number is doubled: time by the wall's clock, and what is saved for the "
+        "A QAT step of MobileNetV2 when one number is doubled: time, and what is saved for the "
         "gradient. 2 is linear; twice the size is four times the pixels, and the weights of layers grow with the "
         "square of the width.",
     ),

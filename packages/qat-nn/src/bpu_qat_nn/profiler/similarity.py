@@ -117,7 +117,7 @@ def featuremap_similarity(
         out_dir: folder for similarity.txt, ordered_op_error_similarity.txt and similarity.html; None writes nothing.
 
     Raises:
-        ArgumentError: an unknown measure.
+        bpu_qat_nn.errors.ArgumentError: an unknown measure.
     """
     measure = similarity_of(similarity_func, threshold)
     places = devices if isinstance(devices, tuple) else (devices, devices)
