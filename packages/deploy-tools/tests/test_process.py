@@ -36,6 +36,21 @@ def test_child_that_takes_too_long_is_stopped_with_its_own_children(tmp_path: Pa
     assert _ends(int(done.output))
 
 
+def test_lower_limit_of_the_user_stays(tmp_path: Path) -> None:
+    inner = "import resource; print(resource.getrlimit(resource.RLIMIT_AS)[1] >> 20)"
+    outer = (
+        "import os, pathlib, resource, sys\n"
+        "from bpu_deploy_tools.hbdk import Limits\n"
+        "from bpu_deploy_tools.hbdk.process import run_limited\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        f"command, folder = [sys.executable, '-c', {inner!r}], pathlib.Path({str(tmp_path)!r})\n"
+        "done = run_limited(command, cwd=folder, environment=os.environ, limits=Limits(memory_gib=4.0))\n"
+        "print(done.output)"
+    )
+    done = subprocess.run([sys.executable, "-c", outer], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3072"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has ended")
 def test_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     note = tmp_path / "pid"

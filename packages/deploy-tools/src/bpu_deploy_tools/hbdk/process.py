@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def run_limited(
     def limit() -> None:
         if prctl is not None:
             prctl(_DIES_WITH_PARENT, signal.SIGKILL)
-        allowed = int(limits.memory_gib * 2**30)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # a user's own limit may be lower, and cannot be raised
+        allowed = min(int(limits.memory_gib * 2**30), sys.maxsize if hard == resource.RLIM_INFINITY else hard)
         resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
