@@ -234,7 +234,7 @@ def _bayes(march: March, boards: str) -> MarchRow:
         moves_freely=True,
         batch=_upto(128, "M: probed to 129"),
         feature_size=_upto(65536, "D"),
-        chosen_side=_upto(65536, "M: 1000"),
+        chosen_side=_upto(65536, "D: feature_size; measured to 1000"),
         refused_kernels=("add_scaled",),
         resize_modes=((True, 8), (False, 8), (False, 16)),
         nearest_factor=Limit((1, 2, 4, 8, 16, 32), "M: others refused; 2 and 4 measured"),

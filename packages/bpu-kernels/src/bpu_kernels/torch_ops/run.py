@@ -178,9 +178,12 @@ def _reduce_extremum(kernel: ReduceExtremum, row: MarchRow, x: Tensor) -> Tensor
 
 
 def _arg_extremum(kernel: ArgExtremum, row: MarchRow, x: Tensor) -> Tensor:
-    """Sort, since of equal elements argmax promises none."""
-    order = torch.sort(x, dim=kernel.axis, descending=kernel.largest, stable=True).indices
-    return order.narrow(kernel.axis, 0, 1).to(x.dtype)
+    """Take the least place that holds the extremum, since of equal elements argmax promises none."""
+    extremum = (torch.amax if kernel.largest else torch.amin)(x, kernel.axis, keepdim=True)
+    length = x.shape[kernel.axis]
+    places = torch.arange(length, dtype=torch.int32, device=x.device)
+    places = places.reshape([-1 if axis == kernel.axis else 1 for axis in range(x.dim())])
+    return torch.where(x == extremum, places, length).amin(kernel.axis, keepdim=True).to(x.dtype)
 
 
 def _grid_sample(kernel: GridSample, row: MarchRow, x: Tensor, grid: Tensor) -> Tensor:

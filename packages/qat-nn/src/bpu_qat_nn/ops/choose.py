@@ -21,7 +21,7 @@ from ..qtensor import QTensor, plain
 from ..quantized_module import QuantizedModule
 from .rescale import rescale, unit_scale, widen
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "gather_problems"]
 
 
 class TopIndicesOperator(Operator):
@@ -106,6 +106,11 @@ class QATTopIndices(TopIndicesOperator, QATModule):
         return [*found, *type_problems(inputs, row.activations)]
 
 
+def gather_problems(row: MarchRow) -> list[str]:
+    """Return why a march takes no elements by index."""
+    return ["elements by index"] if "gather" in row.refused_kernels else []
+
+
 class GatherOperator(Operator):
     """``torch.gather``: integers are only chosen, so the scale stays."""
 
@@ -157,7 +162,7 @@ class QATGather(GatherOperator, QATModule):
         cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
     ) -> list[str]:
         """A march that has the operator."""
-        return ["elements by index"] if "gather" in row.refused_kernels else []
+        return gather_problems(row)
 
 
 ROWS = (

@@ -18,6 +18,7 @@ from ..op import Operator, OpRow, Output
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
+from .choose import gather_problems
 
 __all__ = ["ROWS"]
 
@@ -78,7 +79,7 @@ class QATPillarMap(PillarMapOperator, QATModule):
         cls, module: nn.Module, row: MarchRow, dtype: QuantDType, inputs: Sequence[QuantDType | None] = ()
     ) -> list[str]:
         """A march that has elements by index."""
-        return ["elements by index"] if "gather" in row.refused_kernels else []
+        return gather_problems(row)
 
 
 ROWS = (
