@@ -24,7 +24,7 @@ from bpu_kernels import MarchRow, qint16, qint32
 from bpu_kernels.golden import KERNEL_OF
 from bpu_qat_nn import OPS
 from bpu_qat_nn.flow import called_module
-from bpu_qat_nn.ops.weighted import WeightedQAT
+from bpu_qat_nn.ops.weighted.layer import WeightedQAT
 from bpu_qat_nn.testing import CASES
 from bpu_qat_nn.torch_ao import own_type
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bpu_deploy_tools import LoweringError, load_traced, lower, program_of, save_traced, to_device, torch_outputs
-from bpu_deploy_tools.layout import channels_last
+from bpu_deploy_tools.lowering.layout import channels_last
 from bpu_kernels import March, Program, quantize_inputs, run
 from bpu_qat_nn import QuantizedGraphModule, convert_fx, plain_module
 from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import bpu_kernels
 from bpu_deploy_tools import lower, torch_outputs
-from bpu_deploy_tools.layout import channels_last
+from bpu_deploy_tools.lowering.layout import channels_last
 from bpu_kernels.march import March
 from bpu_qat_nn import ObservedGraphModule, convert_fx
 from bpu_qat_nn.testing import CASES, NETS, calibrate, differing, prepared, real_inputs, train_steps

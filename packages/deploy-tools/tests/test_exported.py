@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from bpu_deploy_tools import insert_yuv_input, program_of, torch_outputs
-from bpu_deploy_tools.layout import channels_last
+from bpu_deploy_tools.lowering.layout import channels_last
 from bpu_kernels import quantize_inputs, run
 from bpu_qat_nn import (
     DeQuantStub,

@@ -24,7 +24,7 @@ from bpu_deploy_tools.hbdk import (
 from bpu_deploy_tools.hbdk.buildable import NOT_BUILT
 from bpu_deploy_tools.hbdk.hbir import plan
 from bpu_deploy_tools.hbdk.layers import BUILD
-from bpu_deploy_tools.layout import channels_last
+from bpu_deploy_tools.lowering.layout import channels_last
 from bpu_kernels import KERNELS, Program, ProgramBuilder, UnsupportedError, quant_dtype
 from bpu_kernels.march import March, march_row
 from bpu_kernels.ops.choose import Gather, TopIndices

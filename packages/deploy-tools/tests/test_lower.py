@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpu_deploy_tools import LoweringError, lower, torch_outputs
-from bpu_deploy_tools.layout import channels_last, order_after_squeeze, permuted_axes, windows
+from bpu_deploy_tools.lowering.layout import channels_last, order_after_squeeze, permuted_axes, windows
 from bpu_kernels import Program, UnsupportedError, quantize_inputs, run
 from bpu_qat_nn import DeQuantStub, QuantizedGraphModule, QuantStub, convert_fx
 from bpu_qat_nn.testing import calibrate, prepared, real_inputs

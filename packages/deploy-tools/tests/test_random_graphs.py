@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import bpu_kernels
 from bpu_deploy_tools import LoweringError, lower, torch_outputs
-from bpu_deploy_tools.layout import channels_last
+from bpu_deploy_tools.lowering.layout import channels_last
 from bpu_kernels import UnsupportedError
 from bpu_kernels.march import March
 from bpu_qat_nn import DeQuantStub, PrepareError, QTensorError, QuantStub, convert_fx, prepare_qat_fx

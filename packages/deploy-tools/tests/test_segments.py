@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import bpu_kernels
 from bpu_deploy_tools import LoweringError, Manifest, ManifestError, Segments, lower, split_segments
-from bpu_deploy_tools.stages import observed_values
+from bpu_deploy_tools.segments.stages import observed_values
 from bpu_fx_fusion import MultiScaleRoIAlign, wrap
 from bpu_kernels.march import March, march_row
 from bpu_qat_nn import DeQuantStub, QTensor, QuantizedGraphModule, QuantStub, convert_fx

@@ -9,7 +9,7 @@ import pytest
 
 import bpu_kernels
 from bpu_deploy_tools import Manifest, OptionError, split_program
-from bpu_deploy_tools.split_program import ProgramStages
+from bpu_deploy_tools.segments.split_program import ProgramStages
 from bpu_kernels import Program, ProgramBuilder, quant_dtype
 from bpu_kernels.march import March
 from bpu_kernels.ops.constant import Constant

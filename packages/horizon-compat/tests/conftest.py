@@ -14,7 +14,7 @@ from torch import Tensor
 
 import bpu_kernels
 from bpu_deploy_tools import lower, torch_outputs
-from bpu_deploy_tools.layout import channels_last
+from bpu_deploy_tools.lowering.layout import channels_last
 from bpu_qat_nn import ObservedGraphModule, QuantizedGraphModule
 from bpu_qat_nn.testing import differing
 from bpu_qconfig import march_scope

@@ -12,7 +12,7 @@ from torch.quantization import DeQuantStub  # type: ignore[attr-defined]
 
 import bpu_kernels
 from bpu_deploy_tools import lower, split_segments, torch_outputs
-from bpu_deploy_tools.layout import channels_last
+from bpu_deploy_tools.lowering.layout import channels_last
 from horizon_plugin_pytorch import qconfig, set_march
 from horizon_plugin_pytorch.quantization import FakeQuantState, QuantStub, convert_fx, prepare_qat_fx, set_fake_quantize
 from horizon_plugin_pytorch.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule

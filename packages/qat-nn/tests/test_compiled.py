@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bpu_kernels.march import March
 from bpu_qat_nn import CaptureError, QuantStub, convert_fx
-from bpu_qat_nn.model_operator import model_of
-from bpu_qat_nn.observed_operator import kept_records
+from bpu_qat_nn.capture.model_operator import model_of
+from bpu_qat_nn.capture.observed_operator import kept_records
 from bpu_qat_nn.testing import calibrate, prepared, real_inputs
 from bpu_qat_nn.testing.case import MAP, Between
 from bpu_qconfig import FakeQuantState, set_fake_quantize

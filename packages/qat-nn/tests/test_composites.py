@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bpu_kernels.march import March, march_row
 from bpu_qat_nn import PrepareError, convert_fx
 from bpu_qat_nn.ops.reduction import is_summable
-from bpu_qat_nn.ops.weighted import WeightedQuantized
+from bpu_qat_nn.ops.weighted.layer import WeightedQuantized
 from bpu_qat_nn.testing import assert_exact, prepared, validate
 from bpu_qat_nn.testing.case import Between, Calls, CallsLayer
 from bpu_qconfig import FakeQuantState, set_fake_quantize

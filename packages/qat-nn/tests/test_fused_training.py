@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from bpu_kernels.engine import native_available
 from bpu_kernels.march import March
 from bpu_qat_nn import QTensor
-from bpu_qat_nn.ops import weighted
-from bpu_qat_nn.ops.fused_training import train_fused
+from bpu_qat_nn.ops.weighted import layer as weighted_layer
+from bpu_qat_nn.ops.weighted.fused_training import train_fused
 from bpu_qat_nn.testing import CASES, NETS, OperatorCase, calibrate, prepared, real_inputs
 from bpu_qat_nn.testing.case import WithResidual
 from bpu_qconfig import FakeQuantState, set_fake_quantize
@@ -52,7 +52,7 @@ def assert_same_step(
 ) -> None:
     inputs = real_inputs(shapes, 5)
     outputs, state = step(model_of(), inputs, march, memory)  # type: ignore[operator]
-    patch.setattr(weighted, "can_fuse", lambda *arguments: False)
+    patch.setattr(weighted_layer, "can_fuse", lambda *arguments: False)
     expected, expected_state = step(model_of(), inputs, march, memory)  # type: ignore[operator]
     for got, wanted in zip(outputs, expected, strict=True):
         assert torch.equal(got, wanted)
@@ -85,17 +85,17 @@ def test_ordinary_layers_are_fused() -> None:
     case = NETS["resnet"]
     observed = prepared(case.model(), March.BAYES)
     calibrate(observed, case.shapes)
-    layers = [module for module in observed.modules() if isinstance(module, weighted.WeightedQAT)]
+    layers = [module for module in observed.modules() if isinstance(module, weighted_layer.WeightedQAT)]
     taken: list[object] = []
 
-    def noted(layer: weighted.WeightedQAT, *inputs: QTensor) -> QTensor:
+    def noted(layer: weighted_layer.WeightedQAT, *inputs: QTensor) -> QTensor:
         taken.append(layer)
         return train_fused(layer, *inputs)
 
     observed.train()
     set_fake_quantize(observed, FakeQuantState.QAT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weighted, "train_fused", noted)
+        patch.setattr(weighted_layer, "train_fused", noted)
         observed(*real_inputs(case.shapes, 1))
     assert len(set(map(id, taken))) >= len(layers) - 1, "all but the high-precision output"
 

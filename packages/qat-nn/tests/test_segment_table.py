@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bpu_kernels.march import march_row
 from bpu_kernels.torch_ops import run
-from bpu_qat_nn.ops.division import InverseRoot
-from bpu_qat_nn.ops.softmax import InverseOfSum
-from bpu_qat_nn.segment_table import segment_table
+from bpu_qat_nn.ops.composites.division import InverseRoot
+from bpu_qat_nn.ops.composites.softmax import InverseOfSum
+from bpu_qat_nn.ops.segment_table import segment_table
 
 STEPS = torch.arange(-(2**15), 2**15)
 

@@ -22,12 +22,12 @@ from .hbdk import (
     perf_model,
     simulate,
 )
-from .lower import lower, torch_outputs
+from .lowering.lower import lower, torch_outputs
 from .onnx import OnnxNotFoundError, export_program_to_onnx, export_quantized_onnx, export_to_onnx
-from .ports import Manifest, ManifestEntry, Port
-from .segments import Segment, Segments, split_segments
+from .segments.ports import Manifest, ManifestEntry, Port
+from .segments.split_program import ProgramStages, split_program
+from .segments.split_segments import Segment, Segments, split_segments
 from .sources import program_of
-from .split_program import ProgramStages, split_program
 from .surgery import input_stubs, insert_after
 from .torchscript import load_traced, save_traced, to_device
 from .visualize import draw_program, visualize_model

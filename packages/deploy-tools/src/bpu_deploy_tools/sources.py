@@ -12,11 +12,11 @@ import torch
 from bpu_kernels import March, Program, load
 from bpu_qat_nn import ObservedGraphModule, QuantizedGraphModule
 
-from .captured import is_captured, lower_captured
-from .eager import row_of_converted
 from .errors import SourceError
-from .lower import lower
-from .segments import Segments
+from .lowering.captured import is_captured, lower_captured
+from .lowering.eager import row_of_converted
+from .lowering.lower import lower
+from .segments.split_segments import Segments
 
 __all__ = ["program_of", "programs_of", "with_sources"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
+from .capture.plain import plain_module
 from .color import (
     BgrToYuv444,
     bgr2centered_gray,
@@ -39,14 +40,13 @@ from .op import Operator, OpRow, Output
 from .ops import OPS, ROWS
 from .ops.functional import QATFloatFunctional, QFunctional
 from .ops.stubs import DeQuantStub, QuantStub
-from .plain import plain_module
-from .prepare import prepare_calibration_fx, prepare_qat_fx
+from .preparation.prepare import prepare_calibration_fx, prepare_qat_fx
+from .preparation.report import DISPLAYS, LeftInFloat, PrepareReport, Quantized, SharedScale
 from .preserve import preserved_paths, set_preserve_qat_mode
 from .qat_mode import QATMode, get_qat_mode, qat_mode_scope, set_qat_mode
 from .qat_module import QATModule
 from .qtensor import QTensor
 from .quantized_module import QuantizedModule
-from .report import DISPLAYS, LeftInFloat, PrepareReport, Quantized, SharedScale
 
 __version__ = importlib.metadata.version("bpu-qat-nn")
 

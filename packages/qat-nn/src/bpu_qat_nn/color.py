@@ -17,7 +17,7 @@ from bpu_kernels.multiplier import Bias
 from bpu_kernels.ops.color import KB, KG, KR, centered_yuv_to_rgb, rgb_to_yuv_matrix
 from bpu_qconfig import get_march
 
-from .capture import uncaptured
+from .capture.captured_tensor import uncaptured
 from .errors import QTensorError
 from .qtensor import QTensor
 

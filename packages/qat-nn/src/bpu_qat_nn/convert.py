@@ -14,7 +14,7 @@ from .errors import ArgumentError, ConvertError
 from .flow import is_wrapped
 from .graph_module import ObservedGraphModule, QuantizedGraphModule
 from .ops.functional import SCALELESS
-from .ops.weighted import WeightedQAT
+from .ops.weighted.layer import WeightedQAT
 from .preserve import frozen, is_preserved
 from .qat_module import QATModule
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .capture import capturing, uncaptured
+from .capture.captured_tensor import capturing, uncaptured
 
 __all__ = ["Derived"]
 

@@ -23,11 +23,11 @@ from .eager_fusion import expect_no_hooks
 from .errors import ArgumentError, ConvertError, PrepareError, Refusal
 from .flow import row_of
 from .graph_module import expect_full_precision
-from .limits import limit_problems, output_dtype, qconfig_problems
 from .op import OpRow
 from .ops.functional import QATFloatFunctional
 from .ops.stubs import QATDeQuantStub
-from .ops.weighted import WeightedQAT
+from .ops.weighted.layer import WeightedQAT
+from .preparation.limits import limit_problems, output_dtype, qconfig_problems
 from .preserve import carry_mark, frozen, is_preserved
 from .qat_module import QATModule
 from .quantized_module import QuantizedModule

@@ -12,7 +12,7 @@ from torch import nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr, non_tensors
+from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr, non_tensors, owner_of
 
 from .color import centered_yuv2bgr, centered_yuv2rgb
 from .moves import MOVES
@@ -25,6 +25,7 @@ __all__ = [
     "Kind",
     "call_arguments",
     "called_module",
+    "function_path",
     "is_wrapped",
     "kinds_of",
     "moves",
@@ -80,6 +81,12 @@ def place_of(node: Node, modules: Mapping[str, nn.Module]) -> str:
     """Return the path of the module that a node calls, or else the node's name: what refusals call it."""
     called = called_module(node, modules)
     return node.name if called is None else called[0]
+
+
+def function_path(node: Node) -> str:
+    """Return how the call of a function is named: path of the module whose forward it stands in, name of the node."""
+    owner = owner_of(node)
+    return f"{owner}.{node.name}" if owner else node.name
 
 
 def kinds_of(gm: GraphModuleWithAttr, floats: Container[str] = ()) -> dict[Node, Kind]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from bpu_fx_fusion import GraphModuleWithAttr
 from bpu_kernels.march import March
 
-from .capture import capturing, in_capture_scope
+from .capture.captured_tensor import capturing, in_capture_scope
+from .capture.plain import captured_call
 from .errors import ArgumentError
-from .plain import captured_call
-from .report import PrepareReport
+from .preparation.report import PrepareReport
 
 __all__ = ["LIVING", "ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]
 
@@ -63,7 +63,7 @@ class ObservedGraphModule(_GraphModule):
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         """Compute; what ``torch.compile`` sees is one operator."""
         if torch.compiler.is_dynamo_compiling():
-            from .compiled import observed_call
+            from .capture.compiled import observed_call
 
             return observed_call(self, args, kwargs)
         return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -78,7 +78,7 @@ class QuantizedGraphModule(_GraphModule):
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         """Compute; while torch captures the model, as calls of operators that it can follow."""
         if torch.compiler.is_dynamo_compiling():
-            from .compiled import compiled_call
+            from .capture.compiled import compiled_call
 
             return compiled_call(self, args, kwargs)
         if capturing() and not in_capture_scope():

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from bpu_kernels.dtypes import QuantDType, qint8
 
+from .capture.own_tensors import note_tensors, own_tensor
 from .derived import Derived
 from .op import Operator, Output
-from .own_tensors import note_tensors, own_tensor
 from .qtensor import QTensor
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ class QuantizedModule(Operator, nn.Module):
         return self.steps(out, *inputs)
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """List the modules inside; see own_tensors.py."""
+        """List the modules inside; see capture/own_tensors.py."""
         note_tensors(self)
         yield from super().named_modules(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Return a parameter, a buffer or a module of this one; see own_tensors.py."""
+        """Return a parameter, a buffer or a module of this one; see capture/own_tensors.py."""
         found = super().__getattr__(name)
         return own_tensor(self, name, found) if isinstance(found, Tensor) else found
 

@@ -22,7 +22,7 @@ from bpu_qat_nn import (
     fuse_modules,
     prepare_calibration,
 )
-from bpu_qat_nn.ops.weighted import WeightedQAT
+from bpu_qat_nn.ops.weighted.layer import WeightedQAT
 from bpu_qat_nn.profiler import SIMILARITIES, featuremap_similarity
 from bpu_qat_nn.profiler.places import places
 from bpu_qat_nn.testing import NETS, NetCase, calibrate, prepared, real_inputs

@@ -13,7 +13,7 @@ import bpu_kernels
 from ..errors import OptionError
 from ..hbdk import export_hbir
 from ..onnx import export_program_to_onnx
-from ..split_program import split_program
+from ..segments.split_program import split_program
 from ..visualize import visualize_model
 from ..yuv import with_yuv_input
 from .arguments import Json, ProgramFile

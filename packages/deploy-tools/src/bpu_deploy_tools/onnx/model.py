@@ -12,7 +12,7 @@ from bpu_kernels import Program, ProgramOutput
 from bpu_kernels.dtypes import qint32
 
 from ..errors import OptionError
-from ..orders import stored_order
+from ..lowering.orders import stored_order
 from .graph import TYPES, Graph
 from .integer import INTEGER
 from .qdq import QDQ, Step, dequantized, quantized

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 import bpu_kernels
 from bpu_kernels import Program
 
-from ..lower import recorded, torch_outputs
-from ..orders import order_entry
-from ..recorder import Recorded, Recorder
-from ..symbolic import SymbolicTensor
+from ..lowering.lower import recorded, torch_outputs
+from ..lowering.orders import order_entry
+from ..lowering.recorder import Recorded, Recorder
+from ..lowering.symbolic import SymbolicTensor
 
 __all__ = ["PlacedProgram", "place_program", "placed"]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from bpu_kernels import March
 from bpu_qat_nn import QuantizedGraphModule, plain_module
 
-from ..captured import Follower, followed, is_captured
 from ..errors import SourceError
-from ..run_stage import stored_inputs
+from ..lowering.captured import Follower, followed, is_captured
+from ..segments.run_stage import stored_inputs
 from .placed import placed
 
 __all__ = ["compare_script_models", "script_profile"]

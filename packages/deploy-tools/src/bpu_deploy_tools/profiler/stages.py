@@ -18,7 +18,7 @@ from bpu_qat_nn.passes.forward import evaluated
 from bpu_qat_nn.profiler import Recording, record
 from bpu_qat_nn.profiler.record import arguments_of
 
-from ..run_stage import stored_inputs
+from ..segments.run_stage import stored_inputs
 from .placed import place_program
 
 __all__ = ["Difference", "StageComparison", "compare_stages"]

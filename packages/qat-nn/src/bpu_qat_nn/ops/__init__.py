@@ -6,36 +6,25 @@ from torch import nn
 
 from ..op import OpRow
 from . import (
-    adaptive_average,
-    adaptive_max,
-    attention,
-    batch_norm,
     choose,
     clip,
     compare,
-    conv,
-    conv_transpose,
     correlation,
-    division,
     dropout,
     extremum,
     functional,
-    gates,
-    linear,
-    lstm,
-    normalization,
     pad,
     pillars,
-    pool,
-    pool3d,
     resize,
     sample,
     select,
-    softmax,
     stubs,
     table,
     unfold,
 )
+from .composites import attention, division, gates, lstm, normalization, softmax
+from .pooling import adaptive_average, adaptive_max, pool, pool3d
+from .weighted import batch_norm, conv, conv_transpose, linear
 
 __all__ = ["OPS", "ROWS"]
 

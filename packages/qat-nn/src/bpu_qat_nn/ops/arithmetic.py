@@ -22,8 +22,8 @@ from bpu_kernels.ops.lut import Lut8
 from ..errors import InputError
 from ..op import Operator, Output
 from ..qtensor import QTensor
-from ..segment_table import affine_table
 from .rescale import as_multiplier, rescale, through_int16, widen
+from .segment_table import affine_table
 from .spread import spread
 from .table import look_up
 

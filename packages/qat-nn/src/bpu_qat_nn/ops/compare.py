@@ -13,7 +13,7 @@ from bpu_kernels.march import MarchRow
 
 from ..op import OpRow, type_problems
 from ..qtensor import QTensor, plain
-from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
+from .composites.composite import CompositeOperator, Part, QATComposite, QuantizedComposite
 from .functional import QATFloatFunctional
 from .masks import compared
 

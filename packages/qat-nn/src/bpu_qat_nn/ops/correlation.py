@@ -12,9 +12,9 @@ from bpu_kernels.dtypes import qint16
 
 from ..op import OpRow
 from ..qtensor import QTensor
-from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
+from .composites.composite import CompositeOperator, Part, QATComposite, QuantizedComposite
+from .composites.joined import Joined, QATJoin
 from .functional import QATFloatFunctional
-from .joined import Joined, QATJoin
 from .pad import QATPad
 from .table import QATTable
 

@@ -15,7 +15,7 @@ from bpu_kernels.multiplier import ResidualScale
 from bpu_kernels.ops.elementwise import Add, Mul, Rescale
 from bpu_kernels.ops.lut import Lut8
 
-from ..capture import uncaptured
+from ..capture.captured_tensor import uncaptured
 from ..op import Operator, Output
 from ..qtensor import QTensor
 from .clip import two_lines

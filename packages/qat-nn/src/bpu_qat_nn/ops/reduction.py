@@ -18,7 +18,7 @@ from bpu_kernels.ops.reduce import Sum
 from ..errors import InputError
 from ..op import Operator, Output
 from ..qtensor import QTensor
-from .average import average
+from .pooling.average import average
 from .rescale import as_multiplier
 from .rows import axes_of, back_from_rows, rows
 

@@ -14,7 +14,7 @@ from bpu_kernels.multiplier import choose_rescale
 from bpu_kernels.ops.elementwise import Rescale
 from bpu_kernels.ops.lut import Lut8
 
-from ..capture import uncaptured
+from ..capture.captured_tensor import uncaptured
 from ..op import Operator, Output
 from ..qtensor import QTensor
 

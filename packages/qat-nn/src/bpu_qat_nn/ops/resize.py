@@ -19,7 +19,7 @@ from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
-from .average import pair
+from .pooling.average import pair
 from .resampled import resize_by_weights
 
 __all__ = ["ROWS"]

@@ -17,7 +17,7 @@ from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
-from .composite import CompositeOperator, Part, QATComposite, QuantizedComposite
+from .composites.composite import CompositeOperator, Part, QATComposite, QuantizedComposite
 from .masks import as_mask, chosen, inverse_of, joined, kept, level
 from .rescale import rescale
 

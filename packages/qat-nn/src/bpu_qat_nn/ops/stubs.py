@@ -15,7 +15,7 @@ from bpu_kernels.march import MarchRow
 from bpu_kernels.torch_ops.library import quantize
 from bpu_qconfig import FakeQuantize, FixedScaleObserver, QConfig
 
-from ..capture import CapturedTensor, capturing
+from ..capture.captured_tensor import CapturedTensor, capturing
 from ..derived import Derived
 from ..errors import ArgumentError, CaptureError
 from ..op import Operator, OpRow, Output

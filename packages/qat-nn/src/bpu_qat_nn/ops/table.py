@@ -39,8 +39,8 @@ from ..op import Operator, OpRow, Output, out_of_place
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
-from ..segment_table import segment_table
 from .rescale import rescale, through_int16, widen
+from .segment_table import segment_table
 
 __all__ = ["ROWS", "look_up"]
 

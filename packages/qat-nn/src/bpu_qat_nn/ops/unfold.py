@@ -21,8 +21,8 @@ from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
-from .average import pair
 from .masks import exactly
+from .pooling.average import pair
 from .rescale import as_multiplier
 
 __all__ = ["ROWS"]

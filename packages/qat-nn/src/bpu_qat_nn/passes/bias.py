@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops.weighted import WeightedQAT
+from ..ops.weighted.layer import WeightedQAT
 from .forward import evaluated, weighted_layers
 
 __all__ = ["CorrectedBias", "add_to_bias", "correct_bias"]

@@ -21,10 +21,10 @@ from torch.fx import Node
 from ..convert import unobserved
 from ..errors import ArgumentError
 from ..graph_module import ObservedGraphModule
-from ..ops.adaptive_average import QATAdaptiveAvgPool2d
 from ..ops.dropout import QATDropout
-from ..ops.pool import QATAvgPool2d, QATMaxPool2d
-from ..ops.weighted import WeightedQAT
+from ..ops.pooling.adaptive_average import QATAdaptiveAvgPool2d
+from ..ops.pooling.pool import QATAvgPool2d, QATMaxPool2d
+from ..ops.weighted.layer import WeightedQAT
 from .forward import evaluated, has_any, run_batches, tied_parameters
 
 __all__ = ["Equalized", "equalize"]

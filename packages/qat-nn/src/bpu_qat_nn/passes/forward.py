@@ -13,7 +13,7 @@ from torch import nn
 from bpu_qconfig import FakeQuantize
 
 from ..errors import ArgumentError
-from ..ops.weighted import WeightedQAT
+from ..ops.weighted.layer import WeightedQAT
 
 __all__ = ["evaluated", "has_any", "run_batches", "tied_parameters", "weighted_layers"]
 

@@ -32,12 +32,12 @@ from bpu_qconfig import (
 from ..errors import ArgumentError
 from ..flow import place_of
 from ..graph_module import ObservedGraphModule
-from ..ops.weighted import WeightedQAT
-from ..plan import Plan, plan
-from ..prepare import fused_model, prepare_qat_fx
+from ..ops.weighted.layer import WeightedQAT
+from ..preparation.plan import Plan, plan
+from ..preparation.prepare import fused_model, prepare_qat_fx
+from ..preparation.resolve import QConfigResolver
 from ..qat_module import QATModule
 from ..qtensor import QTensor
-from ..resolve import QConfigResolver
 from .forward import evaluated, run_batches
 
 __all__ = ["Int16Choice", "Raised", "choose_int16"]

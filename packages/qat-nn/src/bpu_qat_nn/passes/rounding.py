@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.weighted import WeightedQAT
+from ..ops.weighted.layer import WeightedQAT
 from .bias import add_to_bias
 from .forward import evaluated, weighted_layers
 

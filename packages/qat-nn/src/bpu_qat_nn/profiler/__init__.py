@@ -23,7 +23,7 @@ from .measures import SIMILARITIES, Similarity
 from .model_profiler import MODES, ModelProfile, model_profiler
 from .qconfigs import QConfigInfo, check_qconfig
 from .raw_features import RawFeature, get_raw_features
-from .record import Call, Recording, function_path, record
+from .record import Call, Recording, record
 from .similarity import FeaturemapSimilarity, SimilarityRow, featuremap_similarity
 from .statistics import FeatureStatistics, StatisticRow, profile_featuremap
 from .unfused import check_unfused_operations
@@ -49,7 +49,6 @@ __all__ = [
     "check_unfused_operations",
     "compare_weights",
     "featuremap_similarity",
-    "function_path",
     "get_module_called_count",
     "get_raw_features",
     "model_profiler",

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from bpu_fx_fusion import FusedModule, GraphModuleWithAttr, TraceError, functional_to_module, trace
 
-from ..ops.weighted import WeightedQAT, WeightedQuantized
+from ..ops.weighted.layer import WeightedQAT, WeightedQuantized
 from .record import Call, Recording, tensors_in
 
 __all__ = ["Pair", "Pairs", "as_graph", "fused_modules", "pair_calls"]

@@ -71,10 +71,8 @@ def show_cuda_memory_consumption(
     trained = copy.deepcopy(model).to(chosen)
     rows = memory_by_call(trained, inputs_on(example_inputs, chosen), held, check_leaf_module, custom_backward)
     if out_dir is not None:
-        folder = Path(out_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         title = f"Memory held on {torch.cuda.get_device_name(chosen)}"
-        write_page(folder / f"{file_name or 'mem_info'}.html", title, memory_sections(rows))
+        write_page(Path(out_dir, f"{file_name or 'mem_info'}.html"), title, memory_sections(rows))
     return rows
 
 

@@ -13,7 +13,7 @@ from ..flow import is_wrapped
 from ..moves import MOVING_MODULES
 from ..op import Operator
 from ..ops.stubs import QATDeQuantStub, QATQuantStub, QuantizedDeQuantStub, QuantizedQuantStub
-from ..text_table import text_table
+from ..text_table import text_table, write_text
 from .places import is_functional, kind_of, places
 
 __all__ = ["check_deploy_device"]
@@ -45,9 +45,7 @@ def check_deploy_device(
     if print_tabulate:
         print(table)
     if out_dir is not None:
-        folder = Path(out_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "deploy_device.txt").write_text(f"{table}\n", encoding="utf-8")
+        write_text(Path(out_dir, "deploy_device.txt"), table)
     return found
 
 

@@ -13,7 +13,7 @@ from bpu_fx_fusion import TraceError
 
 from ..errors import ArgumentError
 from ..op import Operator
-from ..ops.weighted import WeightedQAT, WeightedQuantized
+from ..ops.weighted.layer import WeightedQAT, WeightedQuantized
 from ..qat_module import QATModule
 from ..quantized_module import QuantizedModule
 from ..text_table import text_table

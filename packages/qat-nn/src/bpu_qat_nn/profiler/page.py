@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from ..text_table import write_text
+
 __all__ = ["Chart", "Section", "Table", "write_page"]
 
 
@@ -63,7 +65,7 @@ _BAR = 14
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write a page."""
+    """Write a page, in a folder that is made where there is none."""
     shown = [
         section for section in sections if section.text or section.charts or (section.table and section.table.rows)
     ]
@@ -73,9 +75,9 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
     )
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n<ul>{links}</ul>\n{body}\n</body>\n</html>\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n<ul>{links}</ul>\n{body}\n</body>\n</html>"
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _section(section: Section) -> str:

@@ -14,10 +14,10 @@ from bpu_qconfig import FakeQuantize, FixedScaleObserver
 
 from ..errors import ArgumentError
 from ..ops.stubs import QATDeQuantStub
-from ..ops.weighted import WeightedQAT
+from ..ops.weighted.layer import WeightedQAT
 from ..qat_module import QATModule
 from ..qtensor import QTensor
-from ..text_table import text_table
+from ..text_table import text_table, write_text
 from .record import Call, record
 
 __all__ = ["QConfigInfo", "check_qconfig"]
@@ -89,9 +89,7 @@ def check_qconfig(
         messages=tuple(dict.fromkeys(messages)),
     )
     if out_dir is not None:
-        folder = Path(out_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "qconfig_info.txt").write_text(f"{info}\n", encoding="utf-8")
+        write_text(Path(out_dir, "qconfig_info.txt"), info)
     return info
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bpu_kernels.dtypes import qint8
 
-from ..ops.weighted import WeightedQAT, WeightedQuantized
+from ..ops.weighted.layer import WeightedQAT, WeightedQuantized
 from ..qtensor import QTensor
 from .devices import inputs_on, on_device
 from .record import Call, record

@@ -19,14 +19,13 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from bpu_fx_fusion import owner_of
-
+from ..flow import function_path
 from ..passes.forward import evaluated
 from ..qtensor import QTensor
 from .places import kind_of, places
 from .watch import Heard, watched
 
-__all__ = ["Call", "Recording", "arguments_of", "function_path", "record", "tensors_in"]
+__all__ = ["Call", "Recording", "arguments_of", "record", "tensors_in"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -226,12 +225,6 @@ class _Following(Interpreter):
         result = super().run_node(n)
         self.recorder.end(function_path(n), _name_of(n), _function_of(n), result)
         return result
-
-
-def function_path(node: Node) -> str:
-    """Return how the call of a function is named: path of the module whose forward it stands in, name of the node."""
-    owner = owner_of(node)
-    return f"{owner}.{node.name}" if owner else node.name
 
 
 def _calls_function(node: Node) -> bool:

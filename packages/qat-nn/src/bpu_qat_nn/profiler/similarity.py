@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..passes.forward import evaluated
-from ..text_table import text_table
+from ..text_table import text_table, write_text
 from .counterparts import Pair, as_graph, fused_modules, pair_calls
 from .devices import inputs_on, on_device
 from .errors_in_scales import in_scales, largest_error, real_values, same_input_error, scale_of
@@ -158,9 +158,8 @@ def _identity_mark(pair: Pair) -> str:
 
 
 def _write(found: FeaturemapSimilarity, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "similarity.txt").write_text(f"{found}\n", encoding="utf-8")
-    (folder / "ordered_op_error_similarity.txt").write_text(f"{found.by_operator_error}\n", encoding="utf-8")
+    write_text(folder / "similarity.txt", found)
+    write_text(folder / "ordered_op_error_similarity.txt", found.by_operator_error)
     write_page(folder / "similarity.html", "Similarity of feature maps", similarity_sections(found))
 
 

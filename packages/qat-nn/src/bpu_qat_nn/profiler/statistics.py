@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bpu_kernels.dtypes import quant_dtype
 
-from ..text_table import text_table
+from ..text_table import text_table, write_text
 from .histograms import write_histograms
 from .page import Chart, Section, Table, write_page
 from .raw_features import RawFeature
@@ -106,8 +106,7 @@ def profile_featuremap(
         )
     if out_dir is not None:
         folder, name = Path(out_dir), file_name or "statistic"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.txt").write_text(f"{found}\n", encoding="utf-8")
+        write_text(folder / f"{name}.txt", found)
         sections = statistic_sections(found)
         if show_per_channel:
             sections.append(Section("Largest magnitude by channel", charts=[_channels(each) for each in featuremap]))

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from bpu_fx_fusion import GraphModuleWithAttr
 
 from ..op import Operator
-from ..ops import kept_batch_norm
-from ..ops.weighted import WeightedQAT, WeightedQuantized
-from ..prepare import fused_model
-from ..text_table import text_table
+from ..ops.weighted import kept_batch_norm
+from ..ops.weighted.layer import WeightedQAT, WeightedQuantized
+from ..preparation.prepare import fused_model
+from ..text_table import text_table, write_text
 from .histograms import write_histograms
 from .measures import SimilarityFunction, similarity_of
 
@@ -86,9 +86,7 @@ def compare_weights(
             tensorboard_dir,
         )
     if out_dir is not None:
-        folder = Path(out_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "weight_comparison.txt").write_text(f"{compared}\n", encoding="utf-8")
+        write_text(Path(out_dir, "weight_comparison.txt"), compared)
     return compared
 
 

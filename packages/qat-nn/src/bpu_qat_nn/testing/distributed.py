@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bpu_qat_nn.convert import convert_fx
 from bpu_qat_nn.graph_module import ObservedGraphModule
 from bpu_qat_nn.ops.stubs import DeQuantStub, QuantStub
-from bpu_qat_nn.prepare import prepare_qat_fx
+from bpu_qat_nn.preparation.prepare import prepare_qat_fx
 from bpu_qconfig import (
     FakeQuantState,
     QConfig,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bpu_kernels.march import March
 from bpu_qat_nn.convert import convert_fx
 from bpu_qat_nn.graph_module import ObservedGraphModule, QuantizedGraphModule
-from bpu_qat_nn.prepare import prepare_qat_fx
+from bpu_qat_nn.preparation.prepare import prepare_qat_fx
 from bpu_qat_nn.qtensor import QTensor
 from bpu_qconfig import (
     FakeQuantState,

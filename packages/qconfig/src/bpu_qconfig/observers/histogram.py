@@ -11,6 +11,7 @@ from torch import Tensor
 from bpu_kernels.torch_ops import count_magnitudes, has_passes
 
 from ..errors import InvalidQConfigError
+from ..scale import scale_from_amplitude
 from .base import Observer
 from .reduce import reduce_sum
 
@@ -66,7 +67,7 @@ def squared_errors(limits: Tensor, bins: int, quant_min: int, quant_max: int) ->
     """
     middles = torch.arange(bins, dtype=torch.float64, device=limits.device) + 0.5
     middles[:1].zero_()  # middles[0] = 0.0 would synchronise with a GPU
-    step = limits.unsqueeze(-1) * (2.0 / (quant_max - quant_min))
+    step = scale_from_amplitude(limits.unsqueeze(-1), quant_min, quant_max)
     return (middles / step).round_().clamp_(max=quant_max).mul_(step).sub_(middles).square_()
 
 

@@ -1,0 +1,1 @@
+"""Pooling: windows of one size, adaptive windows, in two and three dimensions."""
