@@ -34,6 +34,10 @@ BPU_ENGINE_EXPORT int32_t bpu_plan_run(const BpuPlan* plan, uint8_t* workspace, 
 
 BPU_ENGINE_EXPORT void bpu_plan_destroy(BpuPlan* plan);
 
+// Whether `count` blocks of memory, of so many bytes, hold the same bytes as others: 1, or 0 where one differs.
+BPU_ENGINE_EXPORT int32_t bpu_same_blocks(const void* const* blocks, const void* const* others, const int64_t* bytes,
+                                          int64_t count);
+
 // What follows serves training: passes over float32 tensors, each reading and writing memory once. They return 0, or 1
 // without memory.
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from .capture.captured_tensor import capturing, uncaptured
 
-__all__ = ["Derived"]
+__all__ = ["Derived", "is_dense"]
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class _Seen:
         # A copy on the CPU; elsewhere the tensor itself, which keeps its address from being given to another.
         self.tensor = tensor.detach().clone() if self.on_cpu else tensor
         self.version = _version(tensor)
-        self.memory = _Memory(tensor, self.tensor) if self.on_cpu and _is_dense(tensor) else None
+        self.memory = _Memory(tensor, self.tensor) if self.on_cpu and is_dense(tensor) else None
 
     def same(self, tensor: Tensor) -> bool:
         """Whether a tensor has this one's contents."""
@@ -131,7 +131,7 @@ def _bytes(tensor: Tensor) -> np.ndarray:
     return flat.view(torch.uint8).numpy()
 
 
-def _is_dense(tensor: Tensor) -> bool:
+def is_dense(tensor: Tensor) -> bool:
     """Whether an ordinary tensor's elements fill their memory, in an order of axes that a copy keeps."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     ordinary = type(tensor) in (Tensor, nn.Parameter) and tensor.numel() > 0

@@ -15,6 +15,7 @@ from bpu_kernels.march import March
 from .capture.captured_tensor import capturing, in_capture_scope
 from .capture.plain import captured_call
 from .errors import ArgumentError
+from .integer_part import forward_in_parts
 from .preparation.report import PrepareReport
 
 __all__ = ["LIVING", "ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]
@@ -83,6 +84,10 @@ class QuantizedGraphModule(_GraphModule):
             return compiled_call(self, args, kwargs)
         if capturing() and not in_capture_scope():
             return captured_call(self, args, kwargs)
+        hooked = self._forward_hooks or self._forward_pre_hooks
+        in_parts = None if hooked or capturing() else forward_in_parts(self, args, kwargs)
+        if in_parts is not None:
+            return in_parts()
         return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> Any:

@@ -31,6 +31,7 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "bpu_plan_create": (c_void_p, [c_void_p, c_int64, c_void_p, c_int64, c_int32, c_char_p, c_int64]),
     "bpu_plan_run": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int32]),
     "bpu_plan_destroy": (None, [c_void_p]),
+    "bpu_same_blocks": (c_int32, [c_void_p, c_void_p, c_void_p, c_int64]),
     "bpu_layer_range": (c_int32, [c_void_p, c_void_p, c_void_p, c_int32]),
     "bpu_train_layer": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32]),
     "bpu_train_rows": (c_int32, [c_void_p, c_int32]),

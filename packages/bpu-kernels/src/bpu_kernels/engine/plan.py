@@ -40,9 +40,19 @@ class Plan:
         weakref.finalize(self, library.bpu_plan_destroy, self._handle)
 
     def run(
-        self, nodes: tuple[Node, ...], inputs: Mapping[str, IntArray], progress: Progress | None
+        self,
+        nodes: tuple[Node, ...],
+        inputs: Mapping[str, IntArray],
+        progress: Progress | None,
+        threads: int | None = None,
     ) -> dict[str, IntArray]:
         """Run all steps in one call, or node by node where somebody watches or numpy takes its turn.
+
+        Args:
+            nodes: of the Program.
+            inputs: by name.
+            progress: called before each node.
+            threads: how many; None: as the engine is set.
 
         Returns:
             The wanted tensors.
@@ -50,6 +60,7 @@ class Plan:
         given = {name: np.ascontiguousarray(inputs[name]) for name in self._inputs}
         made = {name: np.empty(self._specs[name].shape, self._specs[name].dtype.numpy) for name in self.storage.outputs}
         sources, targets = _addresses(given.values()), _addresses(made.values())
+        threads = threads or engine_threads()
         arrays = {INPUT: list(given.values()), OUTPUT: [made[name] for name in self.storage.outputs]}
         with self._workspace() as workspace:
             begin = 0
@@ -58,7 +69,7 @@ class Plan:
                     progress(node, position, len(nodes))
                 on_numpy = type(node.kernel) in ON_NUMPY
                 if progress is not None or on_numpy or position == len(nodes) - 1:
-                    self._steps(workspace, sources, targets, begin, end)
+                    self._steps(workspace, sources, targets, (begin, end), threads)
                     begin = end
                 if on_numpy:
                     *values, out = (
@@ -67,9 +78,11 @@ class Plan:
                     out[...] = node.kernel.run(self._row, *values)
         return {name: self._result(name, given, made) for name in self._wanted}
 
-    def _steps(self, workspace: np.ndarray, sources: object, targets: object, begin: int, end: int) -> None:
+    def _steps(
+        self, workspace: np.ndarray, sources: object, targets: object, steps: tuple[int, int], threads: int
+    ) -> None:
         aligned = workspace.ctypes.data + _aligned(workspace)
-        run_steps(self._library, self._handle, aligned, sources, targets, (begin, end), engine_threads())
+        run_steps(self._library, self._handle, aligned, sources, targets, steps, threads)
 
     def _result(self, name: str, given: Mapping[str, IntArray], made: Mapping[str, IntArray]) -> IntArray:
         """Return a tensor: an output's array, or a copy of the input or output that it only renames or reshapes."""

@@ -8,23 +8,28 @@ as they come, and its axes are the tensor's own.
 
 from __future__ import annotations
 
+from .contents import Contents
 from .histogram import count_magnitudes
 from .layer_pass import LayerPass, has_passes
 from .native import in_real_memory
 from .ranges import Range, follow_ends, observe_rows, row_ends
 from .run import CHANNEL_FIRST, channel_first, run, tensors_to_numpy
+from .tape import Recording, Tape, tape_of
 from .training_pass import LayerTraining, OutputMask, Outputs, RowMask, Rows, row_values, train_rows
 from .weighted import accumulate, finish
 
 __all__ = [
     "CHANNEL_FIRST",
+    "Contents",
     "LayerPass",
     "LayerTraining",
     "OutputMask",
     "Outputs",
     "Range",
+    "Recording",
     "RowMask",
     "Rows",
+    "Tape",
     "accumulate",
     "channel_first",
     "count_magnitudes",
@@ -36,6 +41,7 @@ __all__ = [
     "row_ends",
     "row_values",
     "run",
+    "tape_of",
     "tensors_to_numpy",
     "train_rows",
 ]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..dtypes import QuantDType, qint8, qint16, qint32
+from ..dtypes import QuantDType
 from ..engine.backend import native_engine
 from ..engine.operator import OperatorPlan
 from ..errors import InvalidProgramError
@@ -36,6 +36,8 @@ from ..ops.lut import Lut8, Lut16
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import Sum
 from ..ops.resize import ResizeBilinear
+from .stored import QUANT_DTYPES, TORCH_DTYPES
+from .tape import noted
 
 __all__ = ["in_real_memory", "run_natively"]
 
@@ -54,9 +56,6 @@ _NATIVE = frozenset({*FEATURE_MAPS, *ROWS, *TABLES, *ELEMENTWISE})
 """The others only move elements, or torch is as fast: relu, the product of two activations."""
 _KEPT = 16
 """So many contents, and so many plans of each, are kept per tensor: a head shared by a pyramid's levels has several."""
-
-_DTYPES = {torch.int8: qint8, torch.int16: qint16, torch.int32: qint32}
-_STORED = {dtype: stored for stored, dtype in _DTYPES.items()}
 
 
 @dataclass(eq=False)
@@ -106,15 +105,16 @@ def run_natively(kernel: Kernel, row: MarchRow, inputs: Sequence[Tensor]) -> Ten
     """Return the output's integers, or None where the engine has no form for the operator or for these tensors."""
     engine = native_engine() if type(kernel) in _NATIVE and in_real_memory(*inputs) else None
     packed = None if engine is None else _packed(kernel)
-    if engine is None or packed is None or not all(each.dtype in _DTYPES for each in inputs):
+    if engine is None or packed is None or not all(each.dtype in QUANT_DTYPES for each in inputs):
         return None
     order = _order(kernel, packed, inputs)
     operands = [_as_array(x, order) for x in inputs]
     plan = _plan(kernel, row, packed, operands, engine)
     if plan is None:
         return None
-    out = torch.empty(plan.out.shape, dtype=_STORED[plan.out.dtype])
+    out = torch.empty(plan.out.shape, dtype=TORCH_DTYPES[plan.out.dtype])
     plan.run([x.data_ptr() for x in operands], out.data_ptr(), torch.get_num_threads())
+    noted(kernel, row, operands, out)
     if not any(x.dim() for x in inputs):
         return out.reshape(())
     return out.permute(_inverse(order)) if len(order) == out.dim() else out
@@ -138,7 +138,7 @@ def _packed(kernel: Kernel) -> _Packed | None:
 def _found(kernel: Kernel) -> _Packed | None:
     values = list(_values(kernel))
     arrays = [value for value in values if isinstance(value, Tensor)]
-    if not in_real_memory(*arrays) or not all(each.dtype in _DTYPES for each in arrays):
+    if not in_real_memory(*arrays) or not all(each.dtype in QUANT_DTYPES for each in arrays):
         return None
     settings = (type(kernel), *(None if isinstance(value, Tensor) else value for value in values))
     made = _Packed(settings, [weakref.ref(array) for array in arrays], [_version(array) for array in arrays])
@@ -184,7 +184,7 @@ def _plan(
     positive = type(kernel) in ASKS_FOR_SIGNS and int(operands[0].amin()) >= 0
     key = (row.march, engine[1], positive, *((x.shape, x.dtype) for x in operands))
     if key not in packed.plans:
-        specs = [TensorSpec(tuple(x.shape), _DTYPES[x.dtype]) for x in operands]
+        specs = [TensorSpec(tuple(x.shape), QUANT_DTYPES[x.dtype]) for x in operands]
         packed.plans[key] = _made(kernel, row, specs, positive, engine)
         for oldest in list(packed.plans)[:-_KEPT]:
             del packed.plans[oldest]

@@ -16,7 +16,7 @@ from ..qat_module import QATModule
 from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "QuantizedDropout"]
 
 
 class QuantizedDropout(Operator, nn.Identity):

@@ -1,0 +1,179 @@
+"""A converted model that is called again: one call of the engine, the same integers, and every edit counts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from bpu_kernels.engine import native_available
+from bpu_kernels.torch_ops import Recording
+from bpu_qat_nn import DeQuantStub, QuantizedGraphModule, QuantStub, convert_fx
+from bpu_qat_nn.testing import NETS, calibrate, differing, prepared, real_inputs
+from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig
+
+needs_engine = pytest.mark.skipif(not native_available(), reason="only the native engine runs a part in one call")
+SHAPE = (2, 4, 6, 6)
+FIRST, SECOND = (real_inputs((SHAPE,), seed=seed) for seed in (4, 5))
+
+
+class Net(nn.Module):
+    """What the engine runs whole: convolutions, an addition, a table, a pool, a layer on flat features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 1))
+        self.sigmoid, self.pool, self.linear = nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quant(x)
+        y: Tensor = self.dequant(self.linear(self.pool(self.sigmoid(self.body(x) + x)).flatten(1)))
+        return y.softmax(1)
+
+
+def converted() -> QuantizedGraphModule:
+    torch.manual_seed(0)
+    model = prepared(Net().eval(), "bayes")
+    calibrate(model, (SHAPE,))
+    return convert_fx(model)
+
+
+def called(model: nn.Module, times: int = 3) -> nn.Module:
+    for _ in range(times):
+        model(*FIRST)
+    return model
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the calls of recordings."""
+    seen: list[int] = []
+    run = Recording.run
+
+    def counted(self: Recording, inputs: Sequence[Tensor]) -> list[Tensor]:
+        seen.append(1)
+        return run(self, inputs)
+
+    monkeypatch.setattr(Recording, "run", counted)
+    return seen
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_net_called_again_gives_the_same_integers(name: str) -> None:
+    case = NETS[name]
+    wide = [(path, default_qat_out_8bit_fake_quant_qconfig) for path in case.high_precision]
+    model = prepared(case.model(), case.marches[-1], module_name=wide)
+    calibrate(model, case.shapes)
+    quantized = convert_fx(model)
+    for seed in (7, 7, 8, 9):
+        inputs = real_inputs(case.shapes, seed)
+        assert differing(quantized(*inputs), model(*inputs)) == 0
+
+
+@needs_engine
+def test_third_call_is_one_call_of_the_engine(runs: list[int]) -> None:
+    model = called(converted(), 2)
+    assert not runs
+    assert torch.equal(model(*SECOND), converted()(*SECOND))
+    assert len(runs) == 1
+
+
+@needs_engine
+def test_other_shapes_and_modes_of_inference_have_results_of_their_own(runs: list[int]) -> None:
+    model, (larger,) = called(converted()), real_inputs(((3, 4, 8, 8),), seed=6)
+    for _ in range(3):
+        assert torch.equal(model(larger), converted()(larger))
+        with torch.inference_mode():
+            assert torch.equal(model(*SECOND), converted()(*SECOND))
+    assert len(runs) == 1 + 2 + 3
+
+
+@needs_engine
+def test_threads_may_share_a_model() -> None:
+    model = called(converted())
+    inputs = [real_inputs((SHAPE,), seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda each: model(*each), inputs))
+    assert all(torch.equal(y, converted()(*x)) for x, y in zip(inputs, results, strict=True))
+
+
+def replaced_layer(model: Any) -> None:
+    other = convert_fx(prepared_of_another_seed())
+    model.body = other.body
+
+
+def prepared_of_another_seed() -> Any:
+    torch.manual_seed(1)
+    model = prepared(Net().eval(), "bayes")
+    calibrate(model, (SHAPE,))
+    return model
+
+
+def without_addition(model: Any) -> None:
+    (node,) = (each for each in model.graph.nodes if "add" in str(each.target) or str(each.target) == "body.2")
+    node.replace_all_uses_with(node.args[0])
+    model.graph.erase_node(node)
+    model.recompile()
+
+
+EDITS: dict[str, Callable[[Any], object]] = {
+    "a weight in place": lambda m: m.get_submodule("linear").weight.mul_(-1),
+    "weight.data": lambda m: m.get_submodule("linear").weight.data[0].zero_(),
+    "bias.data": lambda m: m.get_submodule("linear").bias.data.add_(1.0),
+    "another bias": lambda m: setattr(m.get_submodule("linear"), "bias", None),
+    "the input's scale": lambda m: m.get_submodule("quant").scale.data.mul_(3.0),
+    "another scale": lambda m: setattr(m.get_submodule("sigmoid"), "scale", torch.tensor([0.02])),
+    "another module": replaced_layer,
+    "the graph": without_addition,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edit_after_many_calls_counts_at_once(edit: str) -> None:
+    edited, fresh = called(converted()), converted()
+    before = edited(*SECOND)
+    for model in (edited, fresh):
+        with torch.no_grad():
+            EDITS[edit](model)
+    expected = fresh(*SECOND)
+    assert not torch.equal(expected, before)
+    for _ in range(4):
+        assert torch.equal(edited(*SECOND), expected)
+
+
+def test_hooks_after_many_calls_see_every_call() -> None:
+    model, seen = called(converted()), list[str]()
+    linear = model.get_submodule("linear")
+    hooks = [
+        linear.register_forward_hook(lambda *_: seen.append("module")),
+        model.register_forward_hook(lambda *_: seen.append("model")),
+        register_module_forward_hook(lambda module, *_: seen.append("any") if module in (linear, model) else None),
+    ]
+    for count in (1, 2, 3):
+        assert torch.equal(model(*SECOND), converted()(*SECOND))
+        assert sorted(seen) == ["any"] * 2 * count + ["model"] * count + ["module"] * count
+    for hook in hooks:
+        hook.remove()
+    called(model)
+    assert len(seen) == 12
+
+
+def test_hook_that_changes_a_value_counts() -> None:
+    model = called(converted())
+    handle = model.get_submodule("pool").register_forward_hook(lambda module, args, y: y.like(-y.int_repr()))
+    changed = [model(*SECOND) for _ in range(3)]
+    handle.remove()
+    assert all(torch.equal(each, changed[0]) for each in changed)
+    assert not torch.equal(changed[0], model(*SECOND))
+
+
+def test_forward_of_its_own_counts() -> None:
+    model = called(converted())
+    vars(model.get_submodule("linear"))["forward"] = lambda x: x
+    assert model(*SECOND).shape == (2, 4)
