@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bpu_deploy_tools import LoweringError, lower, torch_outputs
 from bpu_deploy_tools.lowering.layout import channels_last, order_after_squeeze, permuted_axes, windows
+from bpu_fx_fusion import wrap
 from bpu_kernels import Program, UnsupportedError, quantize_inputs, run
 from bpu_qat_nn import DeQuantStub, QuantizedGraphModule, QuantStub, convert_fx
 from bpu_qat_nn.testing import calibrate, prepared, real_inputs
@@ -128,6 +129,49 @@ def test_source_of_an_input_that_is_not_there_is_refused() -> None:
 def test_repeated_use_of_one_transpose_is_recorded_once() -> None:
     model = converted(Model(lambda x: x.reshape(1, 8, 60) + x.reshape(1, 8, 60) * 0.5, nn.ReLU()))
     assert operators(lower(model, real_inputs((MAP,), 0))).count("transpose") == 1
+
+
+QUESTIONS: dict[str, Callable[[Tensor], int]] = {
+    "ndim": lambda x: x.ndim,
+    "dim": lambda x: x.dim(),
+    "ndimension": lambda x: x.ndimension(),
+    "size": lambda x: x.size(2) - 2,
+    "numel": lambda x: x.numel() // 120,
+    "nelement": lambda x: x.nelement() // 120,
+    "is_complex": lambda x: 4 - int(x.is_complex()),
+    "device": lambda x: 4 if x.device == torch.device("cpu") else 0,
+    "is_cuda": lambda x: 4 - x.is_cuda,
+    "get_device": lambda x: 5 + x.get_device(),
+    "len": lambda x: 3 + len(x),
+}
+"""What a forward may ask about a tensor; of MAP each of these is 4."""
+
+
+@wrap()
+def asked(x: Tensor, question: str) -> Tensor:
+    return x.narrow(1, QUESTIONS[question](x), 2)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_question_about_a_tensor_has_the_same_answer_when_it_is_lowered(question: str) -> None:
+    (x,) = real_inputs((MAP,), 0)
+    model = converted(Model(lambda x: asked(x, question), nn.Conv2d(8, 8, 1)))
+    program = lower(model, x)
+    steps = quantize_inputs(program, x.permute(0, 2, 3, 1).numpy())
+    assert torch.equal(torch_outputs(program, run(program, steps))["output"], model(x))
+
+
+@wrap()
+def by_its_memory(x: Tensor) -> Tensor:
+    return x.narrow(1, int(x.is_contiguous()), 2)
+
+
+def test_question_that_only_a_run_can_answer_is_refused_with_the_place_and_a_way_out() -> None:
+    model = converted(Model(by_its_memory, nn.ReLU()))
+    with pytest.raises(
+        LoweringError, match=r"by_its_memory: is_contiguous of a quantized tensor is not known.*Take it out"
+    ):
+        lower(model, real_inputs((MAP,), 0))
 
 
 def test_unused_work_is_left_out() -> None:

@@ -54,6 +54,10 @@ def by_a_new_tensor(x: Tensor) -> Tensor:
     return x + mask
 
 
+def by_new_tensors_of_its_shape(x: Tensor) -> Tensor:
+    return x + torch.ones(x.shape, dtype=x.dtype, device=x.device) * x.new_ones(x.shape)
+
+
 def by_unpacking(x: Tensor) -> Tensor:
     _, c, *space = x.shape
     return x.reshape(-1, c * math.prod(space))

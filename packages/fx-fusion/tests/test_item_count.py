@@ -42,6 +42,12 @@ def test_parts_can_be_listed_where_the_call_counts_them(parts: Callable[[Tensor]
     assert torch.equal(trace(model)(x), model(x))
 
 
+@pytest.mark.parametrize("parts", COUNTED.values(), ids=COUNTED)
+def test_parts_in_another_order_can_be_joined(parts: Callable[[Tensor], Any]) -> None:
+    model, x = Listed(lambda x: parts(x)[::-1]), torch.randn(2, 6, 4)
+    assert torch.equal(trace(model)(x), model(x))
+
+
 @pytest.mark.parametrize("parts", [lambda x: x.split(2, 1), lambda x: x.unbind(1)], ids=["split by size", "unbind"])
 def test_a_count_that_depends_on_the_shape_asks_for_examples(parts: Callable[[Tensor], Any]) -> None:
     with pytest.raises(TraceError, match="Pass `example_inputs`"):

@@ -189,6 +189,9 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "reflection": (lambda x, y: F.grid_sample(x, y, padding_mode="reflection", align_corners=False), "padding_mode"),
     "bicubic grid": (lambda x, y: F.grid_sample(x, y, "bicubic", align_corners=False), "mode 'bicubic'"),
     "fill with infinity": (lambda x, y: x.masked_fill(y > 0, float("inf")), "value inf"),
+    "mask as index": (lambda x, y: x[y > 0], "picks elements by the values.*Write torch.where"),
+    "places as index": (lambda x, y: x.index_select(1, y.argmax(1).flatten()), "picks elements.*torch.gather"),
+    "type of a quantized tensor": (lambda x, y: x.to(y.dtype), "'dtype'.*none that torch's functions take.*Leave"),
     "dilated fold": (lambda x, y: F.fold(x.flatten(2), (4, 4), 2, dilation=2) * y, "dilation"),
 }
 

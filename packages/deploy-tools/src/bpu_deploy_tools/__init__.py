@@ -8,6 +8,7 @@ from .errors import (
     ManifestError,
     OptionError,
     SourceError,
+    StandInError,
     SurgeryError,
 )
 from .hbdk import (
@@ -51,6 +52,7 @@ __all__ = [
     "Segment",
     "Segments",
     "SourceError",
+    "StandInError",
     "SurgeryError",
     "check_model",
     "compile_model",

@@ -8,6 +8,7 @@ __all__ = [
     "ManifestError",
     "OptionError",
     "SourceError",
+    "StandInError",
     "SurgeryError",
 ]
 
@@ -18,6 +19,10 @@ class BpuDeployError(Exception):
 
 class LoweringError(BpuDeployError, ValueError):
     """A converted model that cannot become a Program."""
+
+
+class StandInError(LoweringError, AttributeError):
+    """Something is asked of a tensor that is only known when the model runs."""
 
 
 class SurgeryError(BpuDeployError, ValueError):

@@ -23,7 +23,7 @@ from bpu_kernels.ops.layout import Slice
 from bpu_qat_nn import MOVES, QTensor
 from bpu_qat_nn.moves import SEQUENCES, Movement, moved_axis, movement
 
-from ..errors import LoweringError
+from ..errors import LoweringError, StandInError
 from .arrange import arranged, over_whole_map
 from .layout import (
     Order,
@@ -41,6 +41,17 @@ from .layout import (
 from .recorder import Recorded, Recorder
 
 __all__ = ["SymbolicReal", "SymbolicTensor"]
+
+_OF_DEVICE = frozenset({"device", "get_device", "is_cuda", "is_cpu"})
+"""What may be asked about where a tensor lies: where its scale lies."""
+
+_OF_TENSOR = frozenset(
+    {
+        *{"ndim", "ndimension", "nelement", "itemsize", "element_size", "nbytes", "layout"},
+        *{"is_complex", "is_floating_point", "is_sparse", "is_quantized", "is_leaf", "requires_grad", "grad"},
+    }
+)
+"""What may be asked about a tensor besides; not how it lies in memory, which differs between a model's forms."""
 
 
 class SymbolicReal:
@@ -328,8 +339,18 @@ class SymbolicTensor:
     def __getitem__(self, index: Any) -> Any:
         return self.__torch_function__(operator.getitem, (), (self, index))
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def __getattr__(self, name: str) -> Any:
-        if name not in MOVES:
-            raise AttributeError(f"{name} is not available on a quantized tensor that is being lowered")
-        func = getattr(torch.Tensor, name)
-        return lambda *args, **kwargs: self.__torch_function__(func, (), (self, *args), kwargs)
+        if name in MOVES:
+            func = getattr(torch.Tensor, name)
+            return lambda *args, **kwargs: self.__torch_function__(func, (), (self, *args), kwargs)
+        if name in _OF_DEVICE:
+            return getattr(self.scale, name)
+        if name in _OF_TENSOR:
+            return getattr(torch.empty(self.shape, dtype=getattr(torch, f"int{self.dtype.bits}"), device="meta"), name)
+        raise StandInError(
+            f"{name} of a quantized tensor is not known while the model is lowered: what a forward does may depend on "
+            "shapes and the device alone. Take it out of the forward, or pass example_inputs to prepare_qat_fx"
+        )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node, Proxy
 from torch.fx.node import map_aggregate
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map
 
 from ..errors import ConfigError, TraceError
 from ..graph.nodes import attribute_of
@@ -168,6 +168,10 @@ class Shape(tuple[Any, ...]):
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
         return Shape(found) if isinstance(index, slice) else found
+
+
+# torch looks for proxies among what a call is given, and into a class of tuples only if it is told how.
+register_pytree_node(Shape, lambda shape: (list(shape), None), lambda lengths, _: Shape(lengths))
 
 
 class ExampleProxy(Proxy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,12 @@ class CountedProxy(Proxy):
     def __len__(self) -> int:
         count = stated_count(self.node)
         return super().__len__() if count is None else count
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one of the tensors, or a tuple of those in a slice: old torch.cat takes no other symbolic value."""
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
 
     def __iter__(self) -> Iterator[Proxy]:
         items: Any = self

@@ -251,10 +251,19 @@ class _Planner:
     def _decide_function(self, node: Node) -> None:
         if Kind.QUANTIZED not in [self.kinds[source] for source in tensor_inputs(node, self.kinds)]:
             return
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.target is getattr and node.args[1] == "dtype" and node.users:
+            reason = "the type of a quantized tensor, such as qint8, is none that torch's functions take"
+            way_out = "Leave the type out or name it (torch.float32), or pass example_inputs, with which it is known"
+            self._refuse(node.name, "getattr 'dtype'", reason, way_out)
         if self.kinds[node] in (Kind.OPAQUE, Kind.OTHER):
             return
-        name = getattr(node.target, "__name__", str(node.target))
-        if moves(node):
+        indices = tensor_inputs(node, self.kinds)[1:] if name in ("getitem", "__getitem__", "index_select") else []
+        if any(self.kinds[source] is Kind.QUANTIZED for source in indices):
+            reason = "it picks elements by the values of a quantized tensor"
+            way_out = "Write torch.where or masked_fill for a mask, torch.gather for places"
+            self._refuse(node.name, name, reason, way_out, floatable=True)
+        elif moves(node):
             self._pass_type(node)
         elif name in ("centered_yuv2rgb", "centered_yuv2bgr"):
             self.types[node] = qint8
