@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from bpu_kernels.march import March, march_row
 from bpu_qat_nn import PrepareError, convert_fx
 from bpu_qat_nn.ops.reduction import is_summable
+from bpu_qat_nn.ops.table import QuantizedTable
 from bpu_qat_nn.ops.weighted.layer import WeightedQuantized
 from bpu_qat_nn.testing import assert_exact, prepared, validate
-from bpu_qat_nn.testing.case import Between, Calls, CallsLayer
+from bpu_qat_nn.testing.case import Between, BetweenTwo, Calls, CallsLayer
 from bpu_qconfig import FakeQuantState, set_fake_quantize
 
 TOKENS = (2, 9, 16)
@@ -46,6 +47,33 @@ def test_option_without_integer_form_is_refused(name: str) -> None:
     make, reason = REFUSED[name]
     with pytest.raises(PrepareError, match=reason):
         prepared(Between(make()).eval(), March.BAYES)
+
+
+def test_reciprocals_of_all_int8_are_the_rounded_ones_on_both_sides_of_the_pole() -> None:
+    x = torch.cat([torch.linspace(0.2, 2, 50), -torch.linspace(0.2, 2, 50)]).reshape(1, 1, 10, 10)
+    model = convert_fx(calibrated(Calls(torch.reciprocal), x))
+    steps = torch.cat([torch.arange(-128, 0), torch.arange(1, 128)]).double()
+    real = steps * float(model.quant.scale)
+    found = model(real.float().reshape(1, 1, 1, -1)).flatten().double()
+    (scale,) = (float(module.scale) for module in model.modules() if isinstance(module, QuantizedTable))
+    assert torch.allclose(found, (1 / real / scale + 0.5).floor().clamp(-128, 127) * scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("least", [0.01, 0.05, 0.2, 0.5])
+def test_quotients_by_all_int8_are_within_a_step_on_both_sides_of_the_pole(least: float) -> None:
+    """A quotient saturates where the divisor is smaller than any that was seen; by 0 it is 0."""
+    divisors = torch.cat([torch.linspace(least, 1, 500), -torch.linspace(least, 1, 500)]).reshape(1, 1, 1, 1000)
+    dividends = torch.ones(1000).reshape(1, 1, 1, 1000)
+    observed = prepared(BetweenTwo(Calls(torch.div)).eval(), March.BAYES).eval()
+    set_fake_quantize(observed, FakeQuantState.CALIBRATION)
+    observed(dividends, divisors)
+    validate(observed)
+    model: Any = convert_fx(observed)
+    y = torch.arange(-127, 128).double() * float(model.quant2.scale)
+    for x in (1.0, -1.0):
+        found = model(torch.full((1, 1, 1, 255), x), y.float().reshape(1, 1, 1, 255)).flatten().double()
+        exact = torch.where(y == 0, 0.0, x / y).clamp(-1 / least, 1 / least)
+        assert float((found - exact).abs().max()) <= 1.0 / least / 127
 
 
 @pytest.mark.parametrize("length", [8192, 8194, 2**20])

@@ -32,6 +32,8 @@ _constant = _dynamo.assume_constant_result
 _number: Callable[[int], int] = _constant(lambda identity: number_of(LIVING[identity]))
 _place: Callable[[], int] = _constant(place_of_call)
 _part: Callable[[int, str], str] = _constant(part_of_result)
+_exporting: Callable[[], bool] = _constant(lambda: exporting())
+"""Whether torch.export is at work; asked outside of what dynamo follows, where torch 2.9 says so of all it compiles."""
 _traced: Callable[[int, Sequence[Tensor], Sequence[str]], list[Tensor]] = _dynamo.allow_in_graph(traced_call)
 
 
@@ -39,18 +41,18 @@ def compiled_call(quantized: QuantizedGraphModule, args: Any, kwargs: Mapping[st
     """Call a converted model from code that is being compiled; quantized results become their integers."""
     inputs = [*args, *kwargs.values()]
     if not all(isinstance(x, Tensor) for x in inputs):
-        if exporting():
+        if _exporting():
             raise CaptureError("with strict=True, inputs of a converted model must be tensors; take strict=False")
         return uncompiled_call(quantized, args, kwargs)
     number = _number(id(quantized))
-    function = _traced if exporting() else torch.ops.bpu_qat_nn.converted
+    function = _traced if _exporting() else torch.ops.bpu_qat_nn.converted
     return _rebuilt(number, "", function(number, inputs, list(kwargs)))
 
 
 def observed_call(observed: ObservedGraphModule, args: Any, kwargs: Mapping[str, Any]) -> Any:
     """Call a model under calibration or training from code that is being compiled; its results are real values."""
     inputs = [*args, *kwargs.values()]
-    if exporting() or _casts() or not all(isinstance(x, Tensor) for x in inputs):
+    if _exporting() or _casts() or not all(isinstance(x, Tensor) for x in inputs):
         return uncompiled_call(observed, args, kwargs)
     number, records = _number(id(observed)), torch.is_grad_enabled()
     needed = [index for index, x in enumerate(inputs) if records and x.requires_grad]

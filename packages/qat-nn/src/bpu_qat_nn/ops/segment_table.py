@@ -2,13 +2,15 @@
 
 The construction is ours; the hardware only fixes the form (docs/numerics.md, section 7). Six zones of 63 intervals
 cover the inputs between which the function varies: where it is constant up to an end of the range, since it saturates
-or is not defined there, the line outside of the zones says so, and none of them bends around the corner. Their widths
+or is not defined there, the line outside of the zones says so, and none of them bends around the corner. At a pole one
+zone ends and the next begins; beside it, where the outputs saturate, an interval ends where saturation does. The widths
 follow the function's curvature, since linear interpolation errs by ``h**2 / 8 * |f''|``: intervals of a length
 proportional to ``|f''|**-0.5`` make the error even.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,10 +23,10 @@ __all__ = ["affine_table", "segment_table"]
 
 _FAR = 2.0**30
 """An offset in steps that no multiple of an int16 value with a 15-bit factor can bring back into range."""
-_SPACING = 32
-"""Steps between the places where a function is looked at first."""
 _SAMPLES = 2049
 """Places at which its curvature is estimated."""
+_LEAP = 2**14
+"""Difference in steps of the output, from one step of the input to the next, that is a leap and not a slope."""
 
 
 def _real_steps(function: Callable[[Tensor], Tensor], x_scale: float, scale: float) -> Callable[[Tensor], Tensor]:
@@ -37,13 +39,18 @@ def _real_steps(function: Callable[[Tensor], Tensor], x_scale: float, scale: flo
     return evaluate
 
 
-def varying_range(real_steps: Callable[[Tensor], Tensor]) -> tuple[int, int]:
+def varying_range(rises: Tensor) -> tuple[int, int]:
     """Return first and last of the steps outside of which the rounded function is constant.
 
     They lie so far apart that all zones between them have their least length.
+
+    Args:
+        rises: from every step of int16 to the next.
     """
-    first = _end_of_plateau(real_steps, qint16.min, 1) + 1
-    last = _end_of_plateau(real_steps, qint16.max, -1) - 1
+    changes = rises.nonzero().flatten()
+    varies = len(changes) > 0
+    first = int(changes[0]) + 1 + qint16.min if varies else qint16.max
+    last = int(changes[-1]) + qint16.min if varies else qint16.min
     shortest = ENTRIES * ZONES
     if last - first < shortest:
         first = min(max(min(first, last), qint16.min + 1), qint16.max - shortest)
@@ -51,41 +58,105 @@ def varying_range(real_steps: Callable[[Tensor], Tensor]) -> tuple[int, int]:
     return first, last
 
 
-def _end_of_plateau(real_steps: Callable[[Tensor], Tensor], begin: int, sign: int) -> int:
-    """Return the last step, from an end of the range inwards, that has the value which the function has there."""
-    for spacing in (_SPACING, 1):
-        count = (qint16.max - qint16.min) // _SPACING if spacing > 1 else _SPACING
-        steps = begin + sign * spacing * torch.arange(count + 1, dtype=torch.float64)
-        values = _rounded(real_steps, steps)
-        same = int((values != values[0]).to(torch.int8).argmax()) if (values != values[0]).any() else len(steps)
-        begin += sign * spacing * (same - 1)
-    return begin
+def _rounded(values: Tensor) -> Tensor:
+    return torch.floor(values + 0.5).clamp(qint16.min, qint16.max)
 
 
-def _rounded(real_steps: Callable[[Tensor], Tensor], steps: Tensor) -> Tensor:
-    return torch.floor(real_steps(steps) + 0.5).clamp(qint16.min, qint16.max).to(torch.int64)
+def leaps(rises: Tensor, low: int, high: int) -> list[int]:
+    """Return the steps, ascending, behind which a function leaps further than any slope: five at most, at its poles.
+
+    They become borders of zones, since interpolation between two entries cannot follow.
+    """
+    between = rises[low - qint16.min : high - qint16.min]
+    return [low + index for index in (between.abs() > _LEAP).nonzero().flatten().tolist()][: ZONES - 1]
 
 
-def zone_borders(real_steps: Callable[[Tensor], Tensor], low: int, high: int) -> list[int]:
-    """Return the last step of each zone from one step to another, ascending."""
-    steps = torch.linspace(low, high, _SAMPLES, dtype=torch.float64)
-    around = torch.cat((2 * steps[:1] - steps[1], steps, 2 * steps[-1:] - steps[-2]))  # bends at the ends count too
-    values = real_steps(around)
-    curvature = (values[2:] - 2 * values[1:-1] + values[:-2]).abs()
-    density = curvature.sqrt() + curvature.sqrt().mean() * 0.25 + 1e-12  # the mean keeps every zone of finite length
-    share = torch.cumsum(density, 0) / density.sum()
-    borders = [int(steps[int(torch.searchsorted(share, zone / ZONES))]) for zone in range(1, ZONES)]
-    border = low
-    for zone in range(len(borders)):  # a zone holds at least 64 steps, so that its slope fits
-        border = borders[zone] = max(borders[zone], border + ENTRIES)
-    return [*(min(b, high - ENTRIES * (ZONES - 1 - i)) for i, b in enumerate(borders)), high]
+class Piece:
+    """The steps from one leap to the next, and the curvature of the function between them.
+
+    Args:
+        real_steps: the function.
+        low: its first step.
+        high: its last one, not below the first.
+        leaps: whether the function leaps behind the last one.
+    """
+
+    def __init__(self, real_steps: Callable[[Tensor], Tensor], low: int, high: int, leaps: bool) -> None:
+        self.low, self.high = low, high
+        self.reaches = float(high) if leaps else math.inf
+        """Up to where the function goes on as it is on these steps."""
+        self.steps = torch.linspace(low, high, min(_SAMPLES, high - low + 1), dtype=torch.float64)
+        self.density = torch.zeros_like(self.steps)
+        if high - low > ENTRIES:
+            beside = self.steps[1] - self.steps[0]
+            values = real_steps(torch.cat((self.steps[:1] - beside, self.steps, self.steps[-1:] + beside)))
+            curvature = (values[2:] - 2 * values[1:-1] + values[:-2]).abs()  # bends at the ends count too
+            self.density = torch.where(curvature > _LEAP, 0.0, curvature).sqrt()
+
+    def error(self, zones: int) -> float:
+        """Return a measure of the error of linear interpolation by so many zones."""
+        return float(self.density.sum()) / zones
+
+    def zones(self, count: int) -> list[tuple[int, int]]:
+        """Return first and last step of each of so many zones."""
+        density = self.density + self.density.mean() * 0.25 + 1e-12  # the mean keeps every zone of finite length
+        share = torch.cumsum(density, 0) / density.sum()
+        borders = [int(self.steps[int(torch.searchsorted(share, zone / count))]) for zone in range(1, count)]
+        border = self.low - 1
+        for zone in range(len(borders)):
+            border = borders[zone] = max(borders[zone], border + ENTRIES)
+        last = [*(min(b, self.high - ENTRIES * (count - 1 - i)) for i, b in enumerate(borders)), self.high]
+        return list(zip([self.low, *(border + 1 for border in last[:-1])], last, strict=True))
+
+    def values_at(self, real_steps: Callable[[Tensor], Tensor], places: Tensor) -> Tensor:
+        """Return the function at places of a zone; what lies behind the leap continues it as a straight line."""
+        inside = places.clamp(max=self.reaches)
+        before, end = real_steps(torch.tensor([max(self.low, self.reaches - 1), self.reaches], dtype=torch.float64))
+        values: Tensor = real_steps(inside) + (places - inside) * (end - before)
+        return values
+
+
+def pieces_of(
+    real_steps: Callable[[Tensor], Tensor], rises: Tensor, low: int, high: int
+) -> list[tuple[Piece, list[tuple[int, int]]]]:
+    """Return the pieces between the leaps with their zones, six in all, from one step to another."""
+    last = [*leaps(rises, low, high), high]
+    pieces = [
+        Piece(real_steps, *ends, leaps=ends[1] != high)
+        for ends in zip([low, *(step + 1 for step in last[:-1])], last, strict=True)
+    ]
+    counts = [1] * len(pieces)
+    for _ in range(ZONES - len(pieces)):  # where the error is largest; of nearly equal ones to the right, for x > 0
+        errors = [piece.error(count) for piece, count in zip(pieces, counts, strict=True)]
+        counts[max(index for index, error in enumerate(errors) if error >= 0.9 * max(errors))] += 1
+    return [(piece, piece.zones(count)) for piece, count in zip(pieces, counts, strict=True)]
+
+
+def run_of(values: Tensor, low: int, high: int) -> float:
+    """Return the length that the 63 intervals of a zone shall cover, so that one ends where saturation begins or ends.
+
+    Beside a pole an interval around that corner would cut it off by many steps.
+    """
+    within, run = values[low - qint16.min : high + 1 - qint16.min], float(max(high - low, 1))
+    begins, ends = (abs(value) >= qint16.max for value in within[[0, -1]].tolist())
+    if begins == ends:
+        return run
+    corner = int((within.abs() >= qint16.max).to(torch.int8).diff().abs().argmax())
+    at, slope = (corner + 1, 1) if begins else (corner, -1)  # the first step that is not saturated, and onwards
+    if not 0 <= at + slope < len(within):
+        return run
+    per_step = float((within[at] - within[at + slope]).abs())
+    limit = qint16.max if within[at] > 0 else qint16.min
+    place = at - slope * min(float((limit - within[at]).abs()) / max(per_step, 1e-9), 1.0)
+    intervals = int(place / run * (ENTRIES - 1))
+    return place / intervals * (ENTRIES - 1) if intervals else run
 
 
 def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: float, device: torch.device) -> Lut16:
     """Return the table of ``y = function(x * x_scale) / scale`` on int16 steps.
 
-    Where the function is not defined, the table holds 0. At a pole, where it leaps through the whole range, the table
-    passes through the middle.
+    Where the function is not defined, the table holds 0. At a pole one zone ends and another begins, so the outputs
+    beside it saturate, each with its sign; more than five poles are followed by interpolation only.
 
     Args:
         function: elementwise, accepts float64.
@@ -94,22 +165,22 @@ def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: f
         device: where the tensors shall lie.
     """
     real_steps = _real_steps(function, x_scale, scale)
-    begin, end = varying_range(real_steps)
-    last = zone_borders(real_steps, begin, end)
-    first = [begin, *(border + 1 for border in last[:-1])]
-    lines: list[tuple[int, int, int, int, int]] = []
+    values = real_steps(torch.arange(qint16.min, qint16.max + 1, dtype=torch.float64))
+    rounded = _rounded(values)
+    rises, ends = rounded.diff(), [int(rounded[0]), int(rounded[-1])]
+    begin, end = varying_range(rises)
+    lines: list[tuple[int, int, int, int, int]] = [(0, ends[0], 0, 0, begin - 1)]
     tables = []
-    ends = _rounded(real_steps, torch.tensor([qint16.min, qint16.max])).tolist()
-    lines.append((0, ends[0], 0, 0, begin - 1))
-    for low, high in zip(first, last, strict=True):
-        k, shift = _slope((ENTRIES - 1) * 256, high - low)
-        offset = -k * low
-        add = max(0, abs(offset).bit_length() - 15)
-        b = offset >> add
-        # Positions as the hardware computes them, so that each entry is sampled where it will be looked up.
-        centre = (torch.arange(ENTRIES, dtype=torch.float64) * 256 * 2.0**shift - (b << add)) / k
-        tables.append(_rounded(real_steps, centre))
-        lines.append((k, b, add, shift, high))
+    for piece, zones in pieces_of(real_steps, rises, begin, end):
+        for low, high in zones:
+            k, shift = _slope((ENTRIES - 1) * 256, run_of(values, low, high))
+            offset = -k * low
+            add = max(0, abs(offset).bit_length() - 15)
+            b = offset >> add
+            # Positions as the hardware computes them, so that each entry is sampled where it will be looked up.
+            centre = (torch.arange(ENTRIES, dtype=torch.float64) * 256 * 2.0**shift - (b << add)) / k
+            tables.append(_rounded(piece.values_at(real_steps, centre)))
+            lines.append((k, b, add, shift, high))
     lines.append((0, ends[1], 0, 0, qint16.max))
     columns = [torch.tensor(column, device=device) for column in zip(*lines, strict=True)]
     line = SegmentLine(k=columns[0], b=columns[1], add_lsh=columns[2], sum_rsh=columns[3], max=columns[4])
@@ -117,19 +188,21 @@ def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: f
 
 
 def _without_leaps(tables: Tensor) -> Tensor:
-    """Bring neighbouring entries within 15 bits of each other, as interpolation needs: a pole's leap takes two."""
+    """Bring neighbouring entries within 15 bits of each other, as interpolation needs: a leap inside of a zone takes two."""
+    if bool((tables.diff(dim=1).abs() <= qint16.max).all()):
+        return tables
     columns = [tables[:, 0]]
     for column in tables.unbind(1)[1:]:
         columns.append(column.clamp(columns[-1] - qint16.max, columns[-1] + qint16.max))
     return torch.stack(columns, 1)
 
 
-def _slope(rise: int, run: int) -> tuple[int, int]:
+def _slope(rise: int, run: float) -> tuple[int, int]:
     """Return (k, shift) with ``k * 2**-shift`` just below ``rise / run`` and k within 15 bits."""
     shift = 0
-    while (rise << (shift + 1)) // run < 1 << 15 and shift < 30:
+    while int((rise << (shift + 1)) / run) < 1 << 15 and shift < 30:
         shift += 1
-    return (rise << shift) // run, shift
+    return int((rise << shift) / run), shift
 
 
 def affine_table(factor: float, offset: float, device: torch.device) -> Lut16:
