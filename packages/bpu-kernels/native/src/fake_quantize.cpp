@@ -35,7 +35,6 @@ struct Counts {
 BPU_CLONES Counts quantize_row(const Row& row) {
   const float scale = row.scale, low = row.low, high = row.high;  // copies, which no write can change
   const float least = (low - 0.5f) * scale, most = (high + 0.5f) * scale;
-  uint8_t truths[kBlock];
   Counts found{0.0, 0};
   for (int64_t begin = 0; begin < row.length; begin += kBlock) {
     const int64_t length = std::min(kBlock, row.length - begin);
@@ -57,8 +56,8 @@ BPU_CLONES Counts quantize_row(const Row& row) {
     if (clipped == 0) {  // as in most blocks
       set_bits(length, row.mask + begin / 8);
     } else {
-      for (int64_t i = 0; i < length; ++i) truths[i] = static_cast<uint8_t>((x[i] >= least) & (x[i] <= most));
-      pack_bits(truths, length, row.mask + begin / 8);
+      pack_bits(length, row.mask + begin / 8,
+                [&](int64_t i) BPU_INLINE_LAMBDA { return (x[i] >= least) & (x[i] <= most); });
     }
   }
   return found;
@@ -91,10 +90,7 @@ bool quantize_rows(const BpuRows& given, int64_t begin, int64_t end, Followed* a
 BPU_CLONES void mask_block(float* gradient, const uint8_t* mask, int64_t length) {
   bool all = length % 8 == 0;
   for (int64_t i = 0; all && i < length / 8; ++i) all = mask[i] == 0xff;
-  if (all) return;
-  uint8_t truths[kBlock];
-  unpack_bits(mask, length, truths);
-  for (int64_t i = 0; i < length; ++i) gradient[i] = truths[i] != 0 ? gradient[i] : 0.0f;
+  if (!all) keep_where(mask, gradient, length, gradient);
 }
 
 BPU_CLONES void scaled_row(const int8_t* BPU_RESTRICT steps, int64_t length, float scale, float* BPU_RESTRICT values) {

@@ -145,15 +145,14 @@ BPU_INLINE void activate(int32_t activation, int64_t length, float* real) {
   }
 }
 
-// Where the gradients of activation and saturation both pass.
-BPU_INLINE void passes(const BpuLayer& l, int64_t length, const float* BPU_RESTRICT real,
-                       uint8_t* BPU_RESTRICT truths) {
+// Packs where the gradients of activation and saturation both pass.
+BPU_INLINE void pack_passes(const BpuLayer& l, int64_t length, const float* BPU_RESTRICT real, uint8_t* bits) {
   const float low = l.activation == 0 ? l.pass_low : std::max(l.pass_low, 0.0f);
   const float high = l.activation == 2 ? std::min(l.pass_high, 6.0f) : l.pass_high;
   if (l.activation == 1) {  // at 0 the gradient of ReLU is 0
-    for (int64_t i = 0; i < length; ++i) truths[i] = static_cast<uint8_t>((real[i] > low) & (real[i] <= high));
+    pack_bits(length, bits, [&](int64_t i) BPU_INLINE_LAMBDA { return (real[i] > low) & (real[i] <= high); });
   } else {
-    for (int64_t i = 0; i < length; ++i) truths[i] = static_cast<uint8_t>((real[i] >= low) & (real[i] <= high));
+    pack_bits(length, bits, [&](int64_t i) BPU_INLINE_LAMBDA { return (real[i] >= low) & (real[i] <= high); });
   }
 }
 
@@ -194,11 +193,9 @@ BPU_INLINE void output_block(const BpuLayer& l, const Parameters& p, const Block
                              const Outputs& to) {
   if (to.mask != nullptr) {
     float real[kBlock + kVector];
-    uint8_t truths[kBlock];
     for_runs(l, offset, count,
              [&](const Run& run) BPU_INLINE_LAMBDA { real_values<kVaries, kAdds>(p, block, run, real); });
-    passes(l, count, real, truths);
-    pack_bits(truths, count, to.mask + offset / 8);
+    pack_passes(l, count, real, to.mask + offset / 8);
   }
   int32_t computed[kBlock + kVector];
   for_runs(l, offset, count, [&](const Run& run) BPU_INLINE_LAMBDA {
@@ -310,15 +307,12 @@ BPU_INLINE void add_rows(const float* values, int64_t count, int64_t channel, in
 // Masks blocks of a gradient, and adds its elements to the sums of their channels.
 BPU_CLONES void gradient_blocks(const BpuLayer& l, const float* gradient, const uint8_t* mask, float* masked,
                                 int64_t begin, int64_t end, double* sums) {
-  uint8_t truths[kBlock];
   std::vector<float> partial(l.inner == 1 ? static_cast<std::size_t>(l.channels) : 0);
   const int64_t all = elements(l);
   for (int64_t index = begin; index < end; ++index) {
     const int64_t offset = index * kBlock, count = std::min(kBlock, all - offset);
-    unpack_bits(mask + offset / 8, count, truths);
-    const float* BPU_RESTRICT from = gradient + offset;
-    float* BPU_RESTRICT to = masked + offset;
-    for (int64_t i = 0; i < count; ++i) to[i] = truths[i] != 0 ? from[i] : 0.0f;
+    float* to = masked + offset;
+    keep_where(mask + offset / 8, gradient + offset, count, to);
     if (sums == nullptr) continue;
     if (l.inner == 1) {
       add_rows(to, count, offset % l.channels, l.channels, partial.data());

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -42,12 +43,16 @@ class Histogram:
     def percentiles(self, percents: Sequence[float]) -> Tensor:
         """Return per row and percentage how many bins it takes to hold that share of the values; int64, 1 to bins."""
         cumulated = self.counts.cumsum(1)
-        shares = torch.tensor([percent / 100.0 for percent in percents], dtype=torch.float64)
-        return torch.searchsorted(cumulated, cumulated[:, -1:] * shares.to(cumulated.device)) + 1
+        return torch.searchsorted(cumulated, cumulated[:, -1:] * _shares(tuple(percents), cumulated.device)) + 1
 
     def end_of(self, bins: Tensor) -> Tensor:
         """Return the upper end of so many bins, one number per row; float32."""
         return self.amplitude * (bins.to(torch.float32) / self.bins)
+
+
+@cache
+def _shares(percents: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor([percent / 100.0 for percent in percents], dtype=torch.float64, device=device)
 
 
 def squared_errors(limits: Tensor, bins: int, quant_min: int, quant_max: int) -> Tensor:
