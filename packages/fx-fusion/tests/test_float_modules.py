@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bpu_fx_fusion
-from bpu_fx_fusion import ChannelShuffle, Clamp, FloatFunctional, Interpolate, Pad, Unary, UsageError, fuse_fx
+from bpu_fx_fusion import ChannelShuffle, Clamp, FloatFunctional, Interpolate, Pad, RoIAlign, Unary, UsageError, fuse_fx
 
 UNARY = {
     "Acos": torch.acos,
@@ -161,3 +161,18 @@ def test_channel_shuffle_puts_channels_in_the_given_order() -> None:
 def test_channel_shuffle_takes_every_channel_once(index: Any) -> None:
     with pytest.raises(UsageError, match="every channel once"):
         ChannelShuffle(index)
+
+
+def test_boxes_with_the_number_of_their_image_are_pooled_as_those_of_lists() -> None:
+    torch.manual_seed(0)
+    x, corner = torch.randn(3, 4, 12, 14), torch.rand(9, 2) * 8
+    boxes, align = torch.cat([corner, corner + 1 + torch.rand(9, 2) * 10], 1), RoIAlign((3, 2), 0.5, 2)
+    numbers = torch.arange(9) % 3
+    found = align(x, torch.cat([numbers[:, None].float(), boxes], 1))
+    for image in range(3):
+        assert torch.equal(found[numbers == image], align(x[image : image + 1], [boxes[numbers == image]]))
+
+
+def test_sampling_that_follows_the_box_is_refused_with_a_number_to_take() -> None:
+    with pytest.raises(UsageError, match=r"has no integer form.*sampling_ratio=2"):
+        RoIAlign(3, 0.5, -1)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bpu_fx_fusion import RoIAlign
 from bpu_qat_nn.detection import (
     AnchorGenerator,
     DetectionPostProcess,
@@ -61,6 +62,17 @@ def test_suppression_is_that_of_torchvision(vision: Callable[[str], Any]) -> Non
         assert torch.equal(non_maximum_suppression(boxes, scores, threshold), ops.nms(boxes, scores, threshold))
         expected = ops.batched_nms(boxes, scores, classes, threshold)
         assert torch.equal(non_maximum_suppression(boxes, scores, threshold, groups=classes), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torchvision imports to compile its own form
+@pytest.mark.parametrize("aligned", [False, True])
+def test_regions_are_pooled_as_torchvision_pools_them(vision: Callable[[str], Any], aligned: bool) -> None:
+    """Within the map: its form in Python, unlike its compiled one, does not count what lies outside as 0."""
+    torch.manual_seed(0)
+    x, boxes = torch.randn(2, 3, 40, 50), torch.cat([torch.arange(20)[:, None] % 2, boxes_of(20, 2)], 1)
+    with torch.compiler.set_stance("force_eager"):
+        expected = vision("ops.roi_align")._roi_align(x, boxes, 0.3, 3, 2, 2, aligned)
+    torch.testing.assert_close(RoIAlign((3, 2), 0.3, 2, aligned)(x, boxes), expected)
 
 
 @pytest.mark.parametrize("sizes", [((32, 64), (96,)), (32, 64)], ids=["several", "one"])

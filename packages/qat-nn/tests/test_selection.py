@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpu_fx_fusion import MultiScaleRoIAlign
+from bpu_fx_fusion import MultiScaleRoIAlign, RoIAlign
 from bpu_kernels.dtypes import qint16
 from bpu_kernels.march import March
 from bpu_qat_nn import InputError, PrepareError, QTensor, QuantStub, convert_fx, prepare_qat_fx
@@ -239,6 +239,16 @@ def test_pyramid_of_several_images_is_close_to_the_float_module() -> None:
     assert isinstance(got, QTensor)
     assert got.shape == (12, 4, 3, 2)
     assert float((got.dequantize() - expected).abs().max()) < 3.1 / 127 * 3
+
+
+def test_numbered_boxes_of_a_batch_are_refused_when_it_calibrates() -> None:
+    torch.manual_seed(0)
+    model = prepared(BetweenTwo(RoIAlign(2, 1.0, 2)).eval(), March.BAYES).eval()
+    set_fake_quantize(model, FakeQuantState.CALIBRATION)
+    boxes = torch.cat([torch.zeros(5, 1), _boxes(5)], 1)
+    model(torch.randn(1, 4, 12, 12), boxes)
+    with pytest.raises(InputError, match=r"this batch has 2\. Give a list with a tensor of four coordinates"):
+        model(torch.randn(2, 4, 12, 12), boxes)
 
 
 def _boxes(count: int) -> Tensor:

@@ -99,7 +99,7 @@ from .modules.fused import (
 )
 from .modules.one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
 from .modules.reduction import Amax, Amin, Normalize, VectorNorm
-from .modules.sampling import GridSample, MultiScaleRoIAlign, RoIAlign, roi_align
+from .modules.sampling import GridSample, MultiScaleRoIAlign, RoIAlign, has_image_numbers, roi_align
 from .modules.selection import (
     Comparison,
     Eq,
@@ -253,6 +253,7 @@ __all__ = [
     "functional_to_module",
     "fuse_fx",
     "fused_class",
+    "has_image_numbers",
     "is_registered_leaf",
     "non_tensors",
     "one_dimensional_to_two",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..tracing.leaf import register_leaf_module
 
-__all__ = ["GridSample", "MultiScaleRoIAlign", "RoIAlign", "level_thresholds", "roi_align"]
+__all__ = ["GridSample", "MultiScaleRoIAlign", "RoIAlign", "has_image_numbers", "level_thresholds", "roi_align"]
 
 
 @register_leaf_module
@@ -109,6 +109,11 @@ def roi_align(
     return torch.cat(pooled)
 
 
+def has_image_numbers(boxes: Any) -> bool:
+    """Whether boxes are one tensor (n, 5) for all images, the number of the image first."""
+    return not isinstance(boxes, list | tuple) and len(boxes.shape) == 2 and boxes.shape[1] == 5
+
+
 def _bins(output_size: int | Sequence[int]) -> tuple[int, int]:
     return (output_size, output_size) if isinstance(output_size, int) else (output_size[0], output_size[1])
 
@@ -127,7 +132,8 @@ class MultiScaleRoIAlign(nn.Module):
         aligned: Whether positions are shifted by half a pixel.
 
     Raises:
-        UsageError: sampling_ratio is not positive; a number of samples that depends on the box has no fixed cost.
+        UsageError: sampling_ratio is not positive; a number of samples that depends on the box, ceil(height / bins),
+            is none that an operator of fixed cost can take.
     """
 
     def __init__(
@@ -143,7 +149,10 @@ class MultiScaleRoIAlign(nn.Module):
     ) -> None:
         super().__init__()
         if sampling_ratio < 1:
-            raise UsageError(f"Expected sampling_ratio of at least 1, got {sampling_ratio}: give a number, such as 2.")
+            raise UsageError(
+                f"Expected sampling_ratio of at least 1, got {sampling_ratio}: a number of samples that follows each "
+                "box has no integer form. Give a number, such as sampling_ratio=2."
+            )
         self.featmap_names = None if featmap_names is None else tuple(featmap_names)
         self.output_size = _bins(output_size)
         self.sampling_ratio = sampling_ratio
@@ -175,18 +184,24 @@ class MultiScaleRoIAlign(nn.Module):
         """Return the least side of every level but the first."""
         return level_thresholds(strides, self.canonical_scale, self.canonical_level)
 
-    def forward(self, x: Any, boxes: Sequence[Tensor], image_shapes: Any = None) -> Tensor:
+    def forward(self, x: Any, boxes: Any, image_shapes: Any = None) -> Tensor:
         """Return (boxes of all images, C, bins, bins).
 
         Args:
             x: (N, C, H, W) for every level, in a dict, a list, or alone.
-            boxes: For every image (n, 4): left, top, right, bottom, in pixels of the image.
+            boxes: For every image (n, 4): left, top, right, bottom, in pixels of the image. Or for all images in one
+                tensor (n, 5), the number of the image first.
             image_shapes: Height and width of every image.
         """
         maps = self.levels(x)
         strides = self.strides_of([each.shape for each in maps], image_shapes)
         options: dict[str, Any] = {"aligned": self.aligned, "thresholds": self.thresholds(strides)}
-        return roi_align(maps, boxes, strides, self.output_size, self.sampling_ratio, **options)
+        how = (strides, self.output_size, self.sampling_ratio)
+        if not has_image_numbers(boxes):
+            return roi_align(maps, boxes, *how, **options)
+        images = zip(*(each.split(1) for each in maps), strict=True)
+        of_images = [roi_align(of_image, [boxes[:, 1:]], *how, **options) for of_image in images]
+        return torch.stack(of_images)[boxes[:, 0].round().long(), torch.arange(len(boxes), device=boxes.device)]
 
     def extra_repr(self) -> str:
         """Show bins and samples."""

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bpu_fx_fusion import GridSample, MultiScaleRoIAlign, RoIAlign, roi_align
+from bpu_fx_fusion import GridSample, MultiScaleRoIAlign, RoIAlign, has_image_numbers, roi_align
 from bpu_kernels.dtypes import QuantDType, qint8
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops import sample
 from bpu_kernels.ops.concat import Concat
 
+from ..errors import InputError
 from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
 from ..qtensor import QTensor
@@ -119,8 +120,20 @@ class RoiAlignOperator(Operator):
         self.float_module = getattr(source, "float_module", source)
 
     def flat(self, x: Any, boxes: Any) -> tuple[list[QTensor], list[QTensor]]:
-        """Return the maps of the levels and the boxes of the images."""
-        return self.float_module.levels(x), list(boxes) if isinstance(boxes, list | tuple) else [boxes]
+        """Return the maps of the levels and the boxes of the images.
+
+        Raises:
+            InputError: boxes with the number of their image, of a batch of several.
+        """
+        maps = self.float_module.levels(x)
+        if not has_image_numbers(boxes):
+            return maps, list(boxes) if isinstance(boxes, list | tuple) else [boxes]
+        if maps[0].shape[0] != 1:
+            raise InputError(
+                f"boxes in one tensor, the number of the image first, are pooled from one image; this batch has "
+                f"{maps[0].shape[0]}. Give a list with a tensor of four coordinates per image"
+            )
+        return maps, [boxes[:, 1:]]
 
     def pooled(self, maps: Sequence[Any], boxes: Sequence[Any], strides: Sequence[float]) -> QTensor:
         """Pool the boxes of each image, and join them along the batch."""
@@ -214,7 +227,8 @@ ROWS = (
         qat=QATRoiAlign,
         kernels=("roi_align", "rescale", "slice", "concat"),
         note=f"{_OWN} Also torchvision's modules of these names. The output has the largest scale of the levels. "
-        "Boxes, one tensor per image, go through a QuantStub of their own, best of 16 bits and with a power of two as "
-        "scale, such as 1/8; behind proposals on the CPU it begins a segment.",
+        "Boxes, one tensor per image (of a batch of one also n x 5, the image's number first), "
+        "go through a QuantStub of their own, best of 16 bits and with a power of two as scale, such as 1/8; behind "
+        "proposals on the CPU it begins a segment.",
     ),
 )

@@ -188,7 +188,7 @@ def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: f
 
 
 def _without_leaps(tables: Tensor) -> Tensor:
-    """Bring neighbouring entries within 15 bits of each other, as interpolation needs: a leap inside of a zone takes two."""
+    """Bring neighbouring entries within 15 bits of each other, as interpolation needs: a leap in a zone takes two."""
     if bool((tables.diff(dim=1).abs() <= qint16.max).all()):
         return tables
     columns = [tables[:, 0]]

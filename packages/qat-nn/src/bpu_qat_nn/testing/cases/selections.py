@@ -120,6 +120,13 @@ SELECTIONS: dict[str, OperatorCase] = {
         shapes=(MAP, (2, 7, 4)),
         marches=BAYES,
     ),
+    "roi_align_of_numbered_boxes": OperatorCase(
+        make=calls_layer(
+            RoIAlign(2, 0.5, 2), lambda align, x, y: align(x, torch.cat([y[0, :, :1] * 0.0, _boxes(y[0])], 1))
+        ),
+        shapes=((1, 8, 10, 12), (1, 7, 4)),
+        marches=BAYES,
+    ),
     "multi_scale_roi_align": OperatorCase(
         make=calls_layer(
             MultiScaleRoIAlign(None, 2, 3, canonical_scale=16, canonical_level=1, strides=(2, 4), aligned=True),
