@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -95,12 +97,30 @@ def test_other_shapes_and_modes_of_inference_have_results_of_their_own(runs: lis
 
 
 @needs_engine
+def test_so_many_shapes_are_recorded_and_the_others_run_by_modules(runs: list[int]) -> None:
+    model, fresh = converted(), converted()
+    for _ in range(3):
+        for size in range(4, 10):
+            (x,) = real_inputs(((1, 4, size, size),), seed=size)
+            assert torch.equal(model(x), fresh.forward(x))
+    assert len(runs) == 2 * 4  # the first four that follow the very first call
+
+
+@needs_engine
 def test_threads_may_share_a_model() -> None:
     model = called(converted())
     inputs = [real_inputs((SHAPE,), seed) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda each: model(*each), inputs))
     assert all(torch.equal(y, converted()(*x)) for x, y in zip(inputs, results, strict=True))
+
+
+def test_model_that_was_called_is_freed() -> None:
+    model = called(converted())
+    known = weakref.ref(model)
+    del model
+    gc.collect()
+    assert known() is None
 
 
 def replaced_layer(model: Any) -> None:

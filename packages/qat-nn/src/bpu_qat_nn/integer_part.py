@@ -29,7 +29,7 @@ from .unchanged import Unchanged, any_global_hook
 __all__ = ["forward_in_parts"]
 
 _KEPT = 4
-"""So many recordings are kept, for inputs of different shapes."""
+"""Inputs of so many shapes are recorded; of models whose inputs differ from call to call, no more than these."""
 
 _CALLED: weakref.WeakKeyDictionary[nn.Module, object] = weakref.WeakKeyDictionary()
 """Model -> its forward when it was called before; torch.fx makes another one of every edited graph."""
@@ -87,16 +87,20 @@ class IntegerPart:
         self._stubs = [str(stub.target) for stub in nodes.stubs]
         self._state: Unchanged | None = None
         """As the modules were at the call before; None before the first."""
-        self._recorded: dict[tuple[object, ...], _Recorded | None] = {}
-        """By form of the inputs; None where the engine does not do it all."""
+        self._recorded: dict[tuple[object, ...], _Recorded] = {}
+        """By form of the inputs."""
+        self._is_refused = False
+        """Whether something was found that the engine does not do."""
 
     def _run(self, model: GraphModule, *inputs: Any) -> tuple[Any, ...]:
         """Compute the outputs of the integer nodes from what the QuantStubs gave."""
-        key = (isa_wanted(), *((x.shape, x.dtype) for x in inputs))
-        refused = key in self._recorded and self._recorded[key] is None
-        if refused or not self._are_of_stubs(model, inputs) or not self._is_unchanged(model):
+        if not self._are_of_stubs(model, inputs):
             return self._by_modules(model, *inputs)
+        key = (isa_wanted(), *((x.shape, x.dtype) for x in inputs))
         recorded = self._recorded.get(key)
+        full = self._is_refused or len(self._recorded) >= _KEPT
+        if (recorded is None and full) or not self._is_unchanged(model):
+            return self._by_modules(model, *inputs)
         if recorded is None:
             return self._record(model, inputs, key)
         return recorded.run([_in_engine_order(x) for x in inputs])
@@ -115,7 +119,7 @@ class IntegerPart:
         """Whether the inputs are integers of the stubs' own scales, not tensors that were quantized elsewhere."""
         stubs = (model.get_submodule(path) for path in self._stubs)
         return all(
-            type(x) is QTensor and x.scale is stub.scale and in_real_memory(plain(x))
+            type(x) is QTensor and x.scale is getattr(stub, "scale", None) and in_real_memory(plain(x))
             for x, stub in zip(inputs, stubs, strict=True)
         )
 
@@ -125,13 +129,13 @@ class IntegerPart:
         with tape_of(steps) as tape:
             seen = (x.like(_in_order_of_torch(each)) for x, each in zip(inputs, steps, strict=True))
             outputs = self._by_modules(model, *seen)
-        recording = None
-        if all(type(y) is QTensor for y in outputs):
-            recording = tape.recording([plain(y) for y in outputs])
-        meaning = tuple((y.scale, y.dtype, y.per_channel_axis) for y in outputs) if recording else ()
-        self._recorded[key] = None if recording is None else _Recorded(recording, meaning)
-        for oldest in list(self._recorded)[:-_KEPT]:
-            del self._recorded[oldest]
+        steps_of = [plain(y) for y in outputs if type(y) is QTensor]
+        recording = tape.recording(steps_of) if len(steps_of) == len(outputs) else None
+        if recording is None:
+            self._is_refused = True
+        else:
+            meaning = tuple((y.scale, y.dtype, y.per_channel_axis) for y in outputs)
+            self._recorded[key] = _Recorded(recording, meaning)
         return outputs
 
 
