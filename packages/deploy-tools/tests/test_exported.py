@@ -21,6 +21,7 @@ from bpu_qat_nn import (
     QuantStub,
     convert,
     convert_fx,
+    plain_module,
     prepare_qat,
 )
 from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs
@@ -161,6 +162,15 @@ def test_yuv_input_that_was_inserted_is_exported(strict: bool) -> None:
     with march_scope(case.marches[-1]):
         insert_yuv_input(model, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
         assert_exports(model, case.shapes, strict=strict)
+
+
+def test_plain_module_is_exported_with_each_weight_once() -> None:
+    model, inputs = converted(NETS["resnet"]), real_inputs(NETS["resnet"].shapes, 1)
+    weights = sum(each.numel() for name, each in model.state_dict().items() if name.endswith(".weight"))
+    exported = loaded(torch.export.export(plain_module(model, *inputs), inputs))
+    stored = (*exported.state_dict.values(), *exported.constants.values())
+    assert sum(each.numel() for each in stored if each.dtype is torch.int8) == weights
+    assert torch.equal(exported.module()(*inputs), model(*inputs))
 
 
 def test_scale_edited_before_the_export_counts() -> None:
