@@ -147,6 +147,14 @@ def test_file_of_the_compiler_must_end_in_hbm(program: Program, tmp_path: Path) 
         compile_model(program, None, tmp_path / "net.bin", progressbar=False)
 
 
+def test_folder_of_the_file_is_looked_for_before_compiling(
+    program: Program, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist; make it first"):
+        compile_model(program, None, tmp_path / "missing" / "net.hbm", progressbar=True)
+    assert "building" not in capfd.readouterr().err
+
+
 def test_hbir_names_inputs_and_outputs_in_order(model: QuantizedGraphModule, tmp_path: Path) -> None:
     assert export_hbir(model, real_inputs(SHAPES, 0), tmp_path / "net.hbir") == (["x"], ["output"])
     assert (tmp_path / "net.hbir").stat().st_size > 0

@@ -21,6 +21,7 @@ from bpu_qat_nn import (
     QuantStub,
     convert,
     convert_fx,
+    plain_module,
     prepare_qat,
 )
 from bpu_qat_nn.testing import CASES, NETS, calibrate, prepared, real_inputs
@@ -33,6 +34,13 @@ pytestmark = [
 ]
 STRICT = ("conv2d_1x1", "linear_add_relu", "maximum", "topk_values", "eq_number", "resnet", "fpn", "yolo")
 """Cases that are followed by dynamo too, which takes seconds; the operators that it then meets are the same."""
+
+OPEN_BATCH = (
+    *("conv2d_large_patches", "conv2d_far_dilated", "batch_norm1d_alone", "mean_channels", "sum_neighbouring_axes"),
+    *("unfold", "fold", "amax_channels", "softmax", "layer_norm", "layer_norm_of_map", "group_norm", "attention"),
+    *("multihead_attention", "correlation_of_points", "prelu", "prelu_one_slope", "matmul", *NETS),
+)
+"""Cases that are exported with the batch left open: nets, and the operators that reshape or broadcast it."""
 
 
 def converted(case: Any) -> QuantizedGraphModule:
@@ -59,12 +67,21 @@ def assert_same(first: Any, second: Any) -> None:
         assert torch.equal(got, expected)
 
 
-def assert_exports(model: nn.Module, shapes: Any, *, strict: bool) -> Any:
-    """Assert that what was exported, saved and loaded gives a model's integers on other inputs; return it."""
-    exported = loaded(torch.export.export(model, real_inputs(shapes, 1), strict=strict))
-    other = real_inputs(shapes, 2)
+def assert_exports(model: nn.Module, shapes: Any, *, strict: bool, open_batch: bool = False) -> Any:
+    """Assert that what was exported, saved and loaded gives a model's integers on other inputs; return it.
+
+    With an open batch it is exported with two images and run on three.
+    """
+    first, second = (resized(shapes, size) if open_batch else shapes for size in (2, 3))
+    dynamic = tuple({0: torch.export.Dim("n")} for _ in shapes) if open_batch else None
+    exported = loaded(torch.export.export(model, real_inputs(first, 1), dynamic_shapes=dynamic, strict=strict))
+    other = real_inputs(second, 2)
     assert_same(exported.module()(*other), model(*other))
     return exported
+
+
+def resized(shapes: Any, batch: int) -> Any:
+    return tuple((batch, *shape[1:]) for shape in shapes)
 
 
 def assert_program(exported: Any, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -81,7 +98,7 @@ def assert_program(exported: Any, model: nn.Module, inputs: tuple[Tensor, ...]) 
 def test_exported_model_is_the_model_and_its_program(name: str) -> None:
     case: Any = NETS.get(name) or CASES[name]
     model = converted(case)
-    exported = assert_exports(model, case.shapes, strict=False)
+    exported = assert_exports(model, case.shapes, strict=False, open_batch=name in OPEN_BATCH)
     assert_program(exported, model, real_inputs(case.shapes, 3))
 
 
@@ -94,7 +111,7 @@ def test_strict_export_follows_the_model_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
-def test_batch_may_be_left_open(strict: bool) -> None:
+def test_batch_of_one_or_many_goes_through_an_open_export(strict: bool) -> None:
     model = converted(NETS["resnet"])
     batches = {size: real_inputs(((size, 3, 32, 32),), 1)[0] for size in (1, 2, 5)}
     exported = torch.export.export(model, (batches[2],), dynamic_shapes=({0: torch.export.Dim("n")},), strict=strict)
@@ -146,6 +163,15 @@ def test_yuv_input_that_was_inserted_is_exported(strict: bool) -> None:
     with march_scope(case.marches[-1]):
         insert_yuv_input(model, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
         assert_exports(model, case.shapes, strict=strict)
+
+
+def test_plain_module_is_exported_with_each_weight_once() -> None:
+    model, inputs = converted(NETS["resnet"]), real_inputs(NETS["resnet"].shapes, 1)
+    weights = sum(each.numel() for name, each in model.state_dict().items() if name.endswith(".weight"))
+    exported = loaded(torch.export.export(plain_module(model, *inputs), inputs))
+    stored = (*exported.state_dict.values(), *exported.constants.values())
+    assert sum(each.numel() for each in stored if each.dtype is torch.int8) == weights
+    assert torch.equal(exported.module()(*inputs), model(*inputs))
 
 
 def test_scale_edited_before_the_export_counts() -> None:

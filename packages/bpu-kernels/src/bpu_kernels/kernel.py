@@ -72,6 +72,19 @@ class Kernel:
         given = ", ".join(map(str, inputs)) or "no inputs"
         return InvalidProgramError(f"{self.name} cannot take ({given}): {reason}")
 
+    def broadcast(self, *inputs: TensorSpec, before: int | None = None) -> tuple[int, ...]:
+        """Return the common shape of two inputs, of the axes before one; lengths may be symbols, as torch has them.
+
+        Raises:
+            InvalidProgramError: there is none.
+        """
+        rank = max(len(each.shape) for each in inputs)
+        first, second = (((1,) * (rank - len(each.shape)) + tuple(each.shape))[:before] for each in inputs)
+        pairs = list(zip(first, second, strict=True))
+        if not all(n == m or 1 in (n, m) for n, m in pairs):
+            raise self.reject("the shapes do not broadcast", *inputs)
+        return tuple(m if n == 1 else n for n, m in pairs)
+
     def expect_rank(self, rank: int, *inputs: TensorSpec) -> None:
         """Raise unless every input has so many dimensions."""
         if any(len(spec.shape) != rank for spec in inputs):

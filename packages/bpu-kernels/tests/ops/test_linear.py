@@ -88,6 +88,8 @@ def test_shape_rules_refuse_other_lengths() -> None:
         Linear(weight=np.ones((3, 4), np.int8), multiplier=BY).infer(TensorSpec((1, 5), qint8))
     with pytest.raises(InvalidProgramError, match="columns of the first"):
         Matmul(multiplier=BY).infer(X, X)
+    with pytest.raises(InvalidProgramError, match="the shapes do not broadcast"):
+        Matmul(multiplier=BY).infer(TensorSpec((2, 3, 4), qint8), TensorSpec((3, 4, 5), qint8))
 
 
 def test_matmul_counts_one_mac_per_output_and_column() -> None:

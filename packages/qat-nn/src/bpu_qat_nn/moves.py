@@ -80,28 +80,28 @@ MOVING_MODULES = (
 
 def pixel_shuffle(x: Any, upscale_factor: int) -> Any:
     """(N, C r r, H, W) -> (N, C, H r, W r)."""
-    n, c, h, w = (int(length) for length in x.shape)
+    n, c, h, w = x.shape
     r = upscale_factor
     return x.reshape(n, c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // (r * r), h * r, w * r)
 
 
 def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
     """(N, C, H r, W r) -> (N, C r r, H, W)."""
-    n, c, h, w = (int(length) for length in x.shape)
+    n, c, h, w = x.shape
     r = downscale_factor
     return x.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4).reshape(n, c * r * r, h // r, w // r)
 
 
 def channel_shuffle(x: Any, groups: int) -> Any:
     """(N, g C, ...) -> (N, C g, ...)."""
-    n, c, *space = (int(length) for length in x.shape)
+    n, c, *space = x.shape
     return x.reshape(n, groups, c // groups, *space).transpose(1, 2).reshape(n, c, *space)
 
 
 def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
     """Windows along an axis: (..., L, ...) -> (..., windows, ..., size)."""
     axis = dimension % len(x.shape)
-    lengths = [int(length) for length in x.shape]
+    lengths = list(x.shape)
     begins = range(0, lengths[axis] - size + 1, step)
     index = torch.tensor([begin + each for begin in begins for each in range(size)], device=x.scale.device)
     y = x.index_select(axis, index).reshape([*lengths[:axis], len(begins), size, *lengths[axis + 1 :]])

@@ -25,13 +25,6 @@ from ..multiplier import ResidualScale
 __all__ = ["Add", "AddScaled", "Extremum", "Mul", "Reinterpret", "Relu", "Rescale"]
 
 
-def _broadcast(kernel: Kernel, x: TensorSpec, y: TensorSpec) -> tuple[int, ...]:
-    try:
-        return np.broadcast_shapes(x.shape, y.shape)
-    except ValueError:
-        raise kernel.reject("the shapes do not broadcast", x, y) from None
-
-
 def _pair_problems(row: MarchRow, out: QuantDType, x: TensorSpec, y: TensorSpec) -> list[str]:
     found = dtype_problems(row, (x, y), (qint8, qint16))
     allowed = {(qint8, qint8): qint8, (qint16, qint16): qint16, (qint8, qint16): qint16}
@@ -82,7 +75,7 @@ class Add(Kernel):
 
     def infer(self, *inputs: TensorSpec) -> TensorSpec:
         """The operands' broadcast shape."""
-        return TensorSpec(_broadcast(self, *inputs), self.out_dtype)
+        return TensorSpec(self.broadcast(*inputs), self.out_dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Types, broadcasting, parameter ranges, the difference of the left shifts."""
@@ -117,7 +110,7 @@ class AddScaled(Kernel):
 
     def infer(self, *inputs: TensorSpec) -> TensorSpec:
         """The operands' common shape."""
-        return TensorSpec(_broadcast(self, *inputs), qint8)
+        return TensorSpec(self.broadcast(*inputs), qint8)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Types, equal shapes, parameter ranges."""
@@ -149,7 +142,7 @@ class Mul(Kernel):
 
     def infer(self, *inputs: TensorSpec) -> TensorSpec:
         """The operands' broadcast shape."""
-        return TensorSpec(_broadcast(self, *inputs), self.out_dtype)
+        return TensorSpec(self.broadcast(*inputs), self.out_dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Types, broadcasting, parameter ranges."""
@@ -176,7 +169,7 @@ class Extremum(Kernel):
         """The operands' broadcast shape; they have one type."""
         if inputs[0].dtype is not inputs[1].dtype:
             raise self.reject("expected one type", *inputs)
-        return TensorSpec(_broadcast(self, *inputs), inputs[0].dtype)
+        return TensorSpec(self.broadcast(*inputs), inputs[0].dtype)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Types, broadcasting, more channels than one where the march asks for them."""

@@ -92,8 +92,7 @@ class Matmul(Kernel):
         x, y = inputs
         if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-2]:
             raise self.reject("columns of the first must equal rows of the second", x, y)
-        leading = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-        return TensorSpec((*leading, x.shape[-2], y.shape[-1]), qint8)
+        return TensorSpec((*self.broadcast(x, y, before=-2), x.shape[-2], y.shape[-1]), qint8)
 
     def problems(self, row: MarchRow, *inputs: TensorSpec) -> list[str]:
         """Types and parameter ranges."""

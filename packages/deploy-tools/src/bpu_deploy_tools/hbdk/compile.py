@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bpu_kernels import Problem, Program, UnsupportedError
-from bpu_kernels.whole_file import replace_file
+from bpu_kernels.whole_file import expect_place, replace_file
 
 from ..errors import LoweringError, OptionError
 from ..sources import InputSource, program_of, programs_of
@@ -176,6 +176,7 @@ def compile_programs(
     options, limits = options or CompileOptions(), limits or Limits()
     if hbm.suffix != ".hbm":
         raise OptionError(f"expected a path that ends in .hbm, got {hbm}")
+    expect_place(hbm)
     problems = [Problem(name, tuple(found)) for name, each in programs.items() if (found := options.problems(each))]
     if problems:
         raise UnsupportedError("the march cannot do what the options ask for:", problems)

@@ -50,7 +50,7 @@ class ExtremumOperator(Operator):
         for axis in axes:
             kernel = ReduceExtremum(axis=axis, largest=not self.smallest)
             x = x.invoke(kernel, self.row, x, scale=x.scale, dtype=x.dtype)
-        rest = [int(n) for axis, n in enumerate(x.shape) if axis not in axes]
+        rest = [length for axis, length in enumerate(x.shape) if axis not in axes]
         chosen: QTensor = x if self.keepdim else x.reshape(rest)
         return chosen
 

@@ -106,7 +106,7 @@ def sum_of_rows(operator: Operator, out: Output, x: QTensor, divisor: float) -> 
         return Conv2d(weight=ones, multiplier=as_multiplier(chosen), out_dtype=out.dtype)
 
     kernel = operator.derived.get([x.scale, out.scale], build, "rows", length, divisor, x.dtype, out.dtype)
-    lead = [int(n) for n in x.shape[:-1]]
+    lead = x.shape[:-1]
     seen: Any = x
     as_map = seen.reshape([lead[0], prod(lead[1:]), 1, length]).permute(0, 3, 1, 2)
     y: Any = as_map.invoke(kernel, operator.row, as_map, scale=out.scale, dtype=out.dtype)
@@ -115,7 +115,7 @@ def sum_of_rows(operator: Operator, out: Output, x: QTensor, divisor: float) -> 
 
 
 def _sum_as_one(operator: Operator, out: Output, x: QTensor, axes: tuple[int, ...], divisor: int) -> QTensor:
-    shape = [int(n) for n in x.shape]
+    shape = x.shape
     length = prod(shape[axis] for axis in axes)
     flat: Any = x if len(axes) == 1 else x.reshape([*shape[: axes[0]], length, *shape[axes[-1] + 1 :]])
 

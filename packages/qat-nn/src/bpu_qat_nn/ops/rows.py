@@ -31,7 +31,7 @@ def rows(x: QTensor, dim: int | Sequence[int] | None) -> QTensor:
     rest = [axis for axis in range(len(x.shape)) if axis not in axes]
     order = (*rest, *axes)
     moved = moving if order == tuple(range(len(x.shape))) else moving.permute(order)
-    flat: QTensor = moved.reshape([*(int(x.shape[axis]) for axis in rest), prod(int(x.shape[axis]) for axis in axes)])
+    flat: QTensor = moved.reshape([*(x.shape[axis] for axis in rest), prod(x.shape[axis] for axis in axes)])
     return flat
 
 
@@ -39,6 +39,6 @@ def back_from_rows(y: QTensor, x: QTensor, dim: int | Sequence[int] | None, *, k
     """Return what was computed of ``rows(x, dim)``, one element of each, with x's axes."""
     moving: Any = y
     axes, rank = axes_of(dim, len(x.shape)), len(x.shape)
-    lengths = [1 if axis in axes else int(n) for axis, n in enumerate(x.shape)]
+    lengths = [1 if axis in axes else length for axis, length in enumerate(x.shape)]
     kept: QTensor = moving.reshape(lengths if keepdim else [lengths[axis] for axis in range(rank) if axis not in axes])
     return kept

@@ -36,13 +36,18 @@ def spread(x: QTensor, y: QTensor, row: MarchRow) -> tuple[QTensor, QTensor]:
 
 
 def _one_broadcast(x: QTensor, y: QTensor) -> tuple[QTensor, QTensor]:
-    """Copy the smaller of two operands along its axes of length 1 where both would broadcast."""
+    """Copy the smaller of two operands along its axes of length 1 where both would broadcast.
+
+    The batch is not looked at, since an export may leave it open: it does not broadcast, and constants are repeated
+    along it.
+    """
     rank = max(len(x.shape), len(y.shape))
-    first, second = ((1,) * (rank - len(each.shape)) + tuple(int(n) for n in each.shape) for each in (x, y))
-    axes = range(1, rank)  # the batch does not broadcast, and constants are repeated along it
-    if not (any(first[i] < second[i] for i in axes) and any(second[i] < first[i] for i in axes)):
+    padded = (((1,) * (rank - len(each.shape)) + tuple(each.shape))[1:] for each in (x, y))
+    first, second = (tuple(map(int, lengths)) for lengths in padded)
+    pairs = list(zip(first, second, strict=True))
+    if not (any(n < m for n, m in pairs) and any(m < n for n, m in pairs)):
         return x, y
     small: Any = x if prod(first) <= prod(second) else y
-    moving = small.reshape([1] * (rank - len(small.shape)) + [int(n) for n in small.shape])
-    copied: QTensor = moving.expand([int(moving.shape[0]), *(max(first[i], second[i]) for i in axes)])
+    moving = small.reshape([1] * (rank - len(small.shape)) + list(small.shape)) if len(small.shape) < rank else small
+    copied: QTensor = moving.expand([moving.shape[0], *(max(pair) for pair in pairs)])
     return (copied, y) if small is x else (x, copied)

@@ -86,7 +86,7 @@ class UnfoldOperator(WindowOperator):
         )
         y: Any = x.invoke(kernel, self.row, x, scale=out.scale, dtype=out.dtype)
         y = y[:, :, :: stride[0], :: stride[1]] if picked else y
-        columns: QTensor = y.reshape([int(x.shape[0]), channels * prod(self.window), -1])
+        columns: QTensor = y.reshape([x.shape[0], channels * prod(self.window), -1])
         return columns
 
 
@@ -139,7 +139,7 @@ class FoldOperator(WindowOperator):
         x: Any = inputs[0]
         size, window = pair(self.output_size), self.window
         channels = int(x.shape[1]) // prod(window)
-        columns = x.reshape([int(x.shape[0]), channels * prod(window), *self.positions(size)])
+        columns = x.reshape([x.shape[0], channels * prod(window), *self.positions(size)])
 
         def build() -> Kernel:
             bound = torch.full_like(x.scale, float(-qint8.min * prod(window)), dtype=torch.float64)

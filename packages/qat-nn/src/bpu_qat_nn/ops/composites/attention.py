@@ -120,7 +120,7 @@ class MultiheadAttentionOperator(CompositeOperator):
             self._heads(projection(x)) for projection, x in zip((part.query, part.key, part.value), inputs, strict=True)
         ]
         attended = part.attention(*projected)
-        batch, _, length, _ = (int(n) for n in attended.shape)
+        batch, _, length, _ = attended.shape
         joined = attended.transpose(1, 2).reshape([batch, length, -1])
         result = part.out(joined)
         return (result if self.batch_first else result.transpose(0, 1)), None
@@ -128,7 +128,7 @@ class MultiheadAttentionOperator(CompositeOperator):
     def _heads(self, x: Any) -> Any:
         """(N, L, E) -> (N, heads, L, E / heads)."""
         x = x if self.batch_first else x.transpose(0, 1)
-        batch, length, features = (int(n) for n in x.shape)
+        batch, length, features = x.shape
         return x.reshape([batch, length, self.num_heads, features // self.num_heads]).transpose(1, 2)
 
     def extra_repr(self) -> str:

@@ -75,7 +75,7 @@ class PReLUOperator(CompositeOperator):
         part: Any = self
         x = inputs[0]
         below = part.negative(x)
-        batch, channels = int(x.shape[0]), self.num_parameters
+        batch, channels = x.shape[0], self.num_parameters
         if channels > 1 and len(x.shape) == 4:
             scaled = part.slope(below)
         else:

@@ -76,7 +76,7 @@ class LayerNormOperator(NormalizationOperator):
 
     def scaled(self, y: Any) -> QTensor:
         """Features become the channels of a map with one pixel per position."""
-        lead = [int(n) for n in y.shape[: -len(self.normalized_shape)]]
+        lead = y.shape[: -len(self.normalized_shape)]
         as_map = y.reshape([lead[0], prod(lead[1:]), 1, prod(self.normalized_shape)]).permute(0, 3, 1, 2)
         result: QTensor = self.affine(as_map).permute(0, 2, 3, 1).reshape(y.shape)
         return result
@@ -95,16 +95,16 @@ class GroupNormOperator(NormalizationOperator):
 
     def grouped(self, x: Any) -> tuple[Any, int | tuple[int, ...]]:
         """A group's channels and all of space."""
-        batch, channels = int(x.shape[0]), int(x.shape[1])
+        batch, channels, *space = x.shape
         groups = self.num_groups or channels
-        return x.reshape([batch, groups, x.numel() // (batch * groups)]), -1
+        return x.reshape([batch, groups, channels * prod(space) // groups]), -1
 
     def scaled(self, y: Any) -> QTensor:
         """Channels are channels."""
         if len(y.shape) == 4:
             mapped: QTensor = self.affine(y)
             return mapped
-        as_map = y.reshape([int(y.shape[0]), int(y.shape[1]), prod(int(n) for n in y.shape[2:]), 1])
+        as_map = y.reshape([*y.shape[:2], prod(y.shape[2:]), 1])
         result: QTensor = self.affine(as_map).reshape(y.shape)
         return result
 

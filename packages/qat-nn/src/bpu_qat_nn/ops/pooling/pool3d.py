@@ -35,11 +35,11 @@ class Pool3dOperator(CompositeOperator):
         """Pool every frame, then over frames."""
         part: Any = self
         x = inputs[0]
-        n, c, frames, height, width = (int(length) for length in x.shape)
+        n, c, frames, height, width = x.shape
         y = part.space(x.reshape([n, c * frames, height, width]))
-        height, width = int(y.shape[2]), int(y.shape[3])
+        height, width = y.shape[2:]
         z = part.time(y.reshape([n, c, frames, height * width]))
-        result: QTensor = z.reshape([n, c, int(z.shape[2]), height, width])
+        result: QTensor = z.reshape([n, c, z.shape[2], height, width])
         return result
 
 

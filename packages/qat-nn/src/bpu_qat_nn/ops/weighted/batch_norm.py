@@ -54,8 +54,8 @@ class OfAnyRank:
     def forward(self, *inputs: Any) -> QTensor:
         """Reshape, normalize, reshape back."""
         x = inputs[0]
-        batch, channels = int(x.shape[0]), int(x.shape[1])
-        as_map = x.reshape([batch, channels, prod(int(n) for n in x.shape[2:]), 1])
+        batch, channels, *space = x.shape
+        as_map = x.reshape([batch, channels, prod(space), 1])
         y: Any = super().forward(as_map)  # type: ignore[misc]
         result: QTensor = y.reshape(x.shape)
         return result

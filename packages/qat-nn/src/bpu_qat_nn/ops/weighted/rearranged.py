@@ -39,7 +39,7 @@ def by_patches(layer: Any, row: MarchRow) -> bool:
 
 def to_patches(x: Any, kernel: tuple[int, int]) -> QTensor:
     """(N, C, H, W) -> (N, kh kw C, H / kh, W / kw); what is left at the border is dropped."""
-    (kh, kw), (n, c, h, w) = kernel, (int(length) for length in x.shape)
+    (kh, kw), (n, c, h, w) = kernel, x.shape
     x = x[:, :, : h // kh * kh, : w // kw * kw].reshape([n, c, h // kh, kh, w // kw, kw])
     patches: QTensor = x.permute(0, 3, 5, 1, 2, 4).reshape([n, kh * kw * c, h // kh, w // kw])
     return patches
@@ -63,7 +63,7 @@ def to_phases(x: Any, pad: tuple[int, int], phases: tuple[int, int], row: MarchR
     after = [p + -(int(n) + 2 * p) % f for n, p, f in zip(x.shape[2:], pad, phases, strict=True)]
     padding = Pad(before=(0, 0, *pad), after=(0, 0, *after))
     y = x.invoke(padding, row, x, scale=x.scale, dtype=x.dtype)
-    (fh, fw), (n, c, h, w) = phases, (int(length) for length in y.shape)
+    (fh, fw), (n, c, h, w) = phases, y.shape
     y = y.reshape([n, c, h // fh, fh, w // fw, fw]).permute(0, 3, 5, 1, 2, 4)
     split: QTensor = y.reshape([n * fh * fw, c, h // fh, w // fw])
     return split
@@ -71,7 +71,7 @@ def to_phases(x: Any, pad: tuple[int, int], phases: tuple[int, int], row: MarchR
 
 def from_phases(y: Any, phases: tuple[int, int], size: tuple[int, int]) -> QTensor:
     """Put phases back in their places and cut to a size."""
-    (fh, fw), (n, c, h, w) = phases, (int(length) for length in y.shape)
+    (fh, fw), (n, c, h, w) = phases, y.shape
     y = y.reshape([n // (fh * fw), fh, fw, c, h, w]).permute(0, 3, 4, 1, 5, 2)
     joined: QTensor = y.reshape([n // (fh * fw), c, h * fh, w * fw])[:, :, : size[0], : size[1]]
     return joined
