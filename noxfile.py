@@ -110,7 +110,7 @@ def docs(session: nox.Session) -> None:
     session.install(TORCH, *group("docs"), *group("test"), *editable())
     session.run("python", "docs/generate_operators.py", "--check")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-n", "docs", "docs/_build")
-    session.run("pytest", "docs", env=one_thread_per_worker())
+    session.run("pytest", "-n", "2", "docs", env=one_thread_per_worker())
 
 
 @nox.session(default=False)
