@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -58,6 +59,27 @@ def loaded(exported: Any) -> Any:
     return torch.export.load(content)
 
 
+class OfIntegers(nn.Module):
+    """A parameter that is no floating-point number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = nn.Parameter(torch.ones(2).bool(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+
+@functools.cache
+def loads_parameters_of_integers() -> bool:
+    """Whether torch loads what it saved of them, which 2.9 does not."""
+    try:
+        loaded(torch.export.export(OfIntegers(), (torch.ones(2),)))
+    except RuntimeError:
+        return False
+    return True
+
+
 def values(result: Any) -> list[Tensor]:
     return [leaf.int_repr() if isinstance(leaf, QTensor) else leaf for leaf in tree_leaves(result)]
 
@@ -72,6 +94,8 @@ def assert_exports(model: nn.Module, shapes: Any, *, strict: bool, open_batch: b
 
     With an open batch it is exported with two images and run on three.
     """
+    if strict:
+        torch.compiler.reset()  # of what other tests compiled: dynamo counts it against a limit
     first, second = (resized(shapes, size) if open_batch else shapes for size in (2, 3))
     dynamic = tuple({0: torch.export.Dim("n")} for _ in shapes) if open_batch else None
     exported = loaded(torch.export.export(model, real_inputs(first, 1), dynamic_shapes=dynamic, strict=strict))
@@ -98,6 +122,8 @@ def assert_program(exported: Any, model: nn.Module, inputs: tuple[Tensor, ...]) 
 def test_exported_model_is_the_model_and_its_program(name: str) -> None:
     case: Any = NETS.get(name) or CASES[name]
     model = converted(case)
+    if not (all(each.is_floating_point() for each in model.parameters()) or loads_parameters_of_integers()):
+        pytest.skip("this torch does not load exported parameters that are no floating-point numbers")
     exported = assert_exports(model, case.shapes, strict=False, open_batch=name in OPEN_BATCH)
     assert_program(exported, model, real_inputs(case.shapes, 3))
 
