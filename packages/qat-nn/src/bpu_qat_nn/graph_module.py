@@ -15,7 +15,7 @@ from bpu_kernels.march import March
 from .capture.captured_tensor import capturing, in_capture_scope
 from .capture.plain import captured_call
 from .errors import ArgumentError
-from .integer_part import forward_in_parts
+from .one_call.integer_part import forward_in_parts
 from .preparation.report import PrepareReport
 
 __all__ = ["LIVING", "ObservedGraphModule", "QuantizedGraphModule", "expect_full_precision"]

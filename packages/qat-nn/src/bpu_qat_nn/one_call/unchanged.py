@@ -11,7 +11,7 @@ from torch.nn.modules import module as torch_module
 
 from bpu_kernels.torch_ops import Contents
 
-from .derived import is_dense
+from ..derived import is_dense
 
 __all__ = ["Unchanged", "any_global_hook"]
 

@@ -22,8 +22,8 @@ from bpu_kernels.engine import native_available
 from bpu_kernels.engine.settings import isa_wanted
 from bpu_kernels.torch_ops import Recording, in_real_memory, tape_of
 
+from ..qtensor import QTensor, plain
 from .integer_nodes import IntegerNodes, integer_nodes
-from .qtensor import QTensor, plain
 from .unchanged import Unchanged, any_global_hook
 
 __all__ = ["forward_in_parts"]

@@ -12,10 +12,10 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
-from .moves import MOVES, MOVING_MODULES
-from .ops.dropout import QuantizedDropout
-from .ops.stubs import QuantizedQuantStub
-from .quantized_module import QuantizedModule
+from ..moves import MOVES, MOVING_MODULES
+from ..ops.dropout import QuantizedDropout
+from ..ops.stubs import QuantizedQuantStub
+from ..quantized_module import QuantizedModule
 
 __all__ = ["IntegerNodes", "integer_nodes"]
 
