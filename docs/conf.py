@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from astroid.manager import AstroidManager
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for api_reference
 
@@ -28,6 +30,15 @@ autoapi_root = "api"
 autoapi_add_toctree_entry = False
 autoapi_options = ["members", "show-inheritance", "show-module-summary"]
 autoapi_member_order = "bysource"
+# Nor does it read torch's sources to find out what our constants are, which would take minutes.
+AstroidManager().module_denylist |= {
+    "torch",
+    "torch.fx",
+    "torch.nn",
+    "torch.nn.functional",
+    "torch.utils._pytree",
+    "numpy",
+}
 suppress_warnings = ["autoapi.python_import_resolution"]  # classes that a loop makes have no line to point to
 
 
