@@ -30,7 +30,7 @@ autoapi_root = "api"
 autoapi_add_toctree_entry = False
 autoapi_options = ["members", "show-inheritance", "show-module-summary"]
 autoapi_member_order = "bysource"
-# Nor does it read torch's sources to find out what our constants are, which would take minutes.
+# Nor does it read torch's sources to find out what our constants are, which takes a minute.
 AstroidManager().module_denylist |= {
     "torch",
     "torch.fx",

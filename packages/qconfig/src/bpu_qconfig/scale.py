@@ -53,7 +53,7 @@ def scale_from_range(
 
 
 def scale_from_amplitude(amplitude: Tensor, quant_min: int, quant_max: int) -> Tensor:
-    """Return ``scale_from_range(-amplitude, amplitude)``; the amplitude is of floats, and so is the scale."""
+    """Return ``scale_from_range(-amplitude, amplitude)``; both are of one floating-point type."""
     # The divisor is a tensor because CUDA multiplies by the rounded inverse of a Python number.
     steps = torch.full_like(amplitude, quant_max - quant_min)
     return (2.0 * amplitude / steps).clamp(min=SMALLEST_SCALE)
