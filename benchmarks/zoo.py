@@ -92,9 +92,11 @@ def _stages(name: str, march: str) -> Iterator[dict[str, Any]]:
             [y for y in tree_leaves(each(x)) if isinstance(y, Tensor)] for each in (prepared, converted)
         )
     stored = {program.inputs[0].name: x.movedim(1, -1).contiguous().numpy()}
-    ran = bpu_kernels.run(program, bpu_kernels.quantize_inputs(program, stored))
-    outputs = list(torch_outputs(program, ran).values())
-    pairs = [*zip(trained, integers, strict=True), *zip(integers, outputs, strict=True)]
+    given = bpu_kernels.quantize_inputs(program, stored)
+    pairs = [*zip(trained, integers, strict=True)]
+    for backend in ("numpy", "native"):
+        outputs = torch_outputs(program, bpu_kernels.run(program, given, backend=backend)).values()
+        pairs += zip(integers, outputs, strict=True)
     yield {"different": sum(_differing(a, b) for a, b in pairs), "compared": sum(y.numel() for y in integers)}
 
 
@@ -182,7 +184,8 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
             f"{len(rows)} models of torchvision and timm with random weights and small inputs, each between a "
             "QuantStub and DeQuantStubs: calibrated, trained for a step, converted and lowered, on march "
             f'{", ".join(sorted({line["march"] for line in rows}))}. "Every integer equal" compares the model in '
-            "VALIDATION state, the converted model and its Program on numpy: all outputs, every element.",
+            "VALIDATION state, the converted model, and its Program on numpy and on the native engine: all outputs, "
+            "every element.",
             "",
             "| stage passed | models |",
             "| --- | --- |",
