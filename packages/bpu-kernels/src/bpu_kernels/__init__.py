@@ -7,11 +7,13 @@ from importlib.metadata import version
 from .builder import ProgramBuilder, Value
 from .dtypes import DTYPES, QuantDType, qinfo, qint8, qint16, qint32, quant_dtype
 from .errors import ArgumentError, BpuKernelsError, InvalidProgramError, Problem, SelfTestError, UnsupportedError
+from .inputs import quantize_inputs
 from .kernel import Kernel, TensorSpec
 from .march import MARCHES, March, MarchRow, march_row
-from .program import Cost, Node, Program, ProgramInput, ProgramOutput, SelfTest
+from .program import Cost, Program
 from .program_file import load, loads, save, saves
-from .run import BACKENDS, dequantize_outputs, quantize_inputs, run
+from .program_graph import Node, ProgramInput, ProgramOutput, SelfTest
+from .run import BACKENDS, dequantize_outputs, run
 from .show import show
 from .table import KERNELS
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import ArgumentError
 from .kernel import IntArray
-from .program import ProgramInput
+from .program_graph import ProgramInput
 
 __all__ = ["describe_output", "read_inputs", "write_outputs"]
 

@@ -11,7 +11,8 @@ from .errors import BpuKernelsError, InvalidProgramError
 from .fields import map_arrays, stored_array
 from .kernel import Kernel, TensorSpec
 from .march import March
-from .program import Node, Program, ProgramInput, ProgramOutput
+from .program import Program
+from .program_graph import Node, ProgramInput, ProgramOutput
 
 __all__ = ["ProgramBuilder", "Value"]
 

@@ -6,20 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite, prod
 from reprlib import repr as shortened
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .dtypes import DTYPES, qint8
 from .errors import BpuKernelsError, InvalidProgramError, Problem, UnsupportedError
 from .fields import channel_problems, malformed
+from .inputs import stored_inputs
 from .kernel import Kernel, TensorSpec, outside
 from .march import MarchRow
-from .run import stored_inputs
+from .program_graph import Node, ProgramGraph, ProgramInput
 from .table import KERNELS
-
-if TYPE_CHECKING:
-    from .program import Node, Program, ProgramInput
 
 __all__ = ["SOURCES", "infer", "validate"]
 
@@ -57,7 +54,7 @@ def infer(kernel: Kernel, *inputs: TensorSpec) -> TensorSpec:
     return spec
 
 
-def validate(program: Program) -> None:
+def validate(program: ProgramGraph) -> None:
     """Check names, order, operators, scales, sources and outputs of a Program.
 
     Raises:
@@ -182,7 +179,7 @@ class _Checker:
         shown = ", ".join(f"{s:g}" for s in sorted(given)[:4])
         return [f"{node.kernel.name} copies integers of scale {shown}, so they cannot have {shortened(node.scale)} now"]
 
-    def outputs(self, program: Program) -> None:
+    def outputs(self, program: ProgramGraph) -> None:
         if not program.inputs or not program.outputs:
             self._add(self.malformed, "program", ["it needs at least one input and one output"])
         names = Counter(each.name for each in program.outputs)
@@ -197,7 +194,7 @@ class _Checker:
                 found.append(f"this is the name of another tensor than {each.tensor!r}")
             self._add(self.malformed, f"output {each.name}", found)
 
-    def extras(self, program: Program) -> None:
+    def extras(self, program: ProgramGraph) -> None:
         """Metadata, and the self-test against the tensors that it names."""
         for key, value in program.metadata.items():
             if name_problems(key) or not _is_text(value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -14,57 +14,13 @@ from .difference import describe_difference
 from .engine.backend import forget_plans
 from .errors import ArgumentError, Problem, SelfTestError
 from .fields import leaves
-from .kernel import IntArray, Kernel, TensorSpec
-from .march import March, MarchRow, march_row
-from .run import run, stored_inputs
+from .inputs import stored_inputs
+from .kernel import TensorSpec
+from .march import March
+from .program_graph import ProgramGraph, SelfTest
+from .run import run
 
-__all__ = ["Cost", "Node", "Program", "ProgramInput", "ProgramOutput", "SelfTest"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgramInput:
-    """A tensor that comes from outside; its name is the tensor's name."""
-
-    name: str
-    spec: TensorSpec
-    """Feature maps are NHWC."""
-    scale: tuple[float, ...]
-    """Real value of one integer step; one, or one per channel (last axis)."""
-    source: str = "ddr"
-    """``"ddr"``: integers in memory; ``"pyramid"``, ``"resizer"``: a camera image, seen as centred YUV444 (30)."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Node:
-    """An operator applied to tensors."""
-
-    name: str
-    """Path of the module that it came from; unique in its Program."""
-    kernel: Kernel
-    inputs: tuple[str, ...]
-    """Names of tensors: of inputs, or outputs of earlier nodes."""
-    output: str
-    """Name of the tensor that it makes; ``ProgramBuilder`` calls it after the node."""
-    scale: tuple[float, ...]
-    """Real value of one integer step of the output; one, or one per channel (last axis)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgramOutput:
-    """A tensor that is handed out, under a name of its own."""
-
-    name: str
-    tensor: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SelfTest:
-    """Inputs, and the integers that every backend, and the board, must give for them."""
-
-    inputs: Mapping[str, np.ndarray]
-    """By input name, each in a form that ``run`` takes."""
-    outputs: Mapping[str, IntArray]
-    """By output name."""
+__all__ = ["Cost", "Program"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,22 +36,13 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Program:
+class Program(ProgramGraph):
     """A quantized network for one march; every instance is valid when made.
 
     Raises:
         InvalidProgramError: it is not well formed; ``problems`` lists every place and reason.
         UnsupportedError: it is well formed, but the march cannot run it.
     """
-
-    march: March
-    inputs: tuple[ProgramInput, ...]
-    nodes: tuple[Node, ...]
-    """In an order in which every node comes after those that it reads."""
-    outputs: tuple[ProgramOutput, ...]
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Free text, such as where the weights came from."""
-    self_test: SelfTest | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "march", March(self.march))
@@ -105,24 +52,6 @@ class Program:
         """Check everything again, as after a change to an array of a kernel; raises as the constructor does."""
         forget_plans(self)
         check.validate(self)
-
-    @property
-    def row(self) -> MarchRow:
-        """What the march can do."""
-        return march_row(self.march)
-
-    @cached_property
-    def specs(self) -> dict[str, TensorSpec]:
-        """Shape and type of every tensor by name, in the order in which they come to be."""
-        found = {each.name: each.spec for each in self.inputs}
-        for node in self.nodes:
-            found[node.output] = node.kernel.infer(*(found[name] for name in node.inputs))
-        return found
-
-    @cached_property
-    def scales(self) -> dict[str, tuple[float, ...]]:
-        """Scale of every tensor by name."""
-        return {each.name: each.scale for each in self.inputs} | {node.output: node.scale for node in self.nodes}
 
     @cached_property
     def costs(self) -> dict[str, Cost]:

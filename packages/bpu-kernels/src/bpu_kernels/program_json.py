@@ -18,7 +18,8 @@ from .fields import field_types, leaves, nested
 from .fixed_point import Array
 from .kernel import Kernel, TensorSpec
 from .march import March
-from .program import Node, Program, ProgramInput, ProgramOutput, SelfTest
+from .program import Program
+from .program_graph import Node, ProgramInput, ProgramOutput, SelfTest
 from .table import KERNELS
 
 __all__ = ["program_from_json", "program_tensors", "program_to_json"]

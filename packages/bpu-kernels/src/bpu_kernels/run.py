@@ -6,38 +6,24 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .engine import native_available, run_native, why_unavailable
 from .errors import ArgumentError
+from .inputs import prepare_inputs
 from .kernel import IntArray
-from .ops.input import nv12_to_yuv444
+from .program_graph import ProgramGraph, Progress
 
-if TYPE_CHECKING:
-    from .program import Node, Program, ProgramInput
+__all__ = ["BACKENDS", "Backend", "dequantize_outputs", "run"]
 
-__all__ = [
-    "BACKENDS",
-    "Backend",
-    "Progress",
-    "dequantize_outputs",
-    "prepare_inputs",
-    "quantize_inputs",
-    "run",
-    "stored_inputs",
-]
-
-Progress = Callable[["Node", int, int], None]
-"""Called before each node with the node, its position from 0, and the number of nodes."""
-
-Backend = Callable[["Program", Mapping[str, IntArray], Collection[str], "Progress | None"], dict[str, IntArray]]
+Backend = Callable[[ProgramGraph, Mapping[str, IntArray], Collection[str], Progress | None], dict[str, IntArray]]
 """Takes a Program, its inputs as the model sees them, names of tensors and a progress callback; returns the tensors."""
 
 
 def run(
-    program: Program,
+    program: ProgramGraph,
     inputs: Mapping[str, Any] | np.ndarray,
     *,
     keep: Iterable[str] | bool = (),
@@ -71,39 +57,7 @@ def run(
     return {name: values[tensor] for name, tensor in wanted.items()}
 
 
-def prepare_inputs(program: Program, inputs: Mapping[str, Any] | np.ndarray) -> dict[str, IntArray]:
-    """Return the integers that the model sees of each input, by name; raises ArgumentError as ``run`` does."""
-    named = _by_name(program, inputs)
-    return {each.name: _prepare(each, np.asarray(named[each.name])) for each in program.inputs}
-
-
-def stored_inputs(program: Program, inputs: Mapping[str, Any] | np.ndarray) -> dict[str, np.ndarray]:
-    """Return inputs as a self-test stores them: NV12 where NV12 was given, otherwise what the model sees."""
-    named = {name: np.asarray(value) for name, value in _by_name(program, inputs).items()}
-    images = {each.name for each in program.inputs if each.source != "ddr" and named[each.name].dtype == np.uint8}
-    return {
-        name: np.array(named[name]) if name in images else value
-        for name, value in prepare_inputs(program, inputs).items()
-    }
-
-
-def quantize_inputs(program: Program, real: Mapping[str, Any] | np.ndarray) -> dict[str, IntArray]:
-    """Turn real inputs (NHWC) into integers: ``x / scale`` in float32, rounded half to even, saturated.
-
-    Raises:
-        ArgumentError: an input is missing, has another shape, or is not a number everywhere.
-    """
-    found: dict[str, IntArray] = {}
-    for each in program.inputs:
-        value = np.asarray(_by_name(program, real)[each.name], np.float32)
-        if value.shape != each.spec.shape or np.isnan(value).any():
-            raise ArgumentError(f"input {each.name}: expected real numbers of shape {each.spec.shape}, without NaN")
-        steps = np.rint(value / np.asarray(each.scale, np.float32))
-        found[each.name] = np.clip(steps, each.spec.dtype.min, each.spec.dtype.max).astype(each.spec.dtype.numpy)
-    return found
-
-
-def dequantize_outputs(program: Program, outputs: Mapping[str, IntArray]) -> dict[str, np.ndarray]:
+def dequantize_outputs(program: ProgramGraph, outputs: Mapping[str, IntArray]) -> dict[str, np.ndarray]:
     """Turn what ``run`` returned, kept nodes included, into real numbers: integer times scale, in float32."""
     tensors = {node.name: node.output for node in program.nodes} | {each.name: each.tensor for each in program.outputs}
     unknown = [name for name in outputs if name not in tensors]
@@ -115,39 +69,8 @@ def dequantize_outputs(program: Program, outputs: Mapping[str, IntArray]) -> dic
     }
 
 
-def _by_name(program: Program, inputs: Mapping[str, Any] | np.ndarray) -> Mapping[str, Any]:
-    names = [each.name for each in program.inputs]
-    if not isinstance(inputs, Mapping):
-        if len(names) != 1:
-            raise ArgumentError(f"this Program has {len(names)} inputs ({', '.join(names)}); give a mapping by name")
-        return {names[0]: inputs}
-    if set(inputs) != set(names):
-        raise ArgumentError(f"expected the inputs {', '.join(names)}, got {', '.join(map(str, inputs)) or 'none'}")
-    return inputs
-
-
-def _prepare(each: ProgramInput, value: np.ndarray) -> IntArray:
-    spec = each.spec
-    if each.source != "ddr" and value.dtype == np.uint8:
-        _, height, width, _ = spec.shape
-        if value.size != height * width * 3 // 2:
-            raise ArgumentError(
-                f"input {each.name} from {each.source}: expected NV12 of {height * width * 3 // 2} bytes for "
-                f"{height}x{width}, or centred YUV444 as int8 {spec.shape}; got {value.size} bytes"
-            )
-        return nv12_to_yuv444(value, height, width)
-    if value.dtype.kind not in "iu":
-        hint = " (quantize_inputs makes integers of real numbers)" if value.dtype.kind == "f" else ""
-        raise ArgumentError(f"input {each.name}: expected {spec}, got {value.dtype}{hint}")
-    if value.shape != spec.shape:
-        raise ArgumentError(f"input {each.name}: expected the shape {spec.shape}, got {value.shape}")
-    if value.dtype != spec.dtype.numpy and (value.min() < spec.dtype.min or value.max() > spec.dtype.max):
-        raise ArgumentError(f"input {each.name}: values {value.min()}..{value.max()} leave the range of {spec.dtype}")
-    return np.ascontiguousarray(value, spec.dtype.numpy)
-
-
 def _run_numpy(
-    program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
+    program: ProgramGraph, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
 ) -> dict[str, IntArray]:
     """Run node by node on the reference operators; a tensor is dropped after the last node that reads it."""
     values: dict[str, IntArray] = dict(inputs)
@@ -165,14 +88,14 @@ def _run_numpy(
 
 
 def _run_auto(
-    program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
+    program: ProgramGraph, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
 ) -> dict[str, IntArray]:
     """Run on the engine where it is available, otherwise on the reference."""
     return (run_native if native_available() else _run_numpy)(program, inputs, wanted, progress)
 
 
 def _run_native(
-    program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
+    program: ProgramGraph, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
 ) -> dict[str, IntArray]:
     """Run on the engine; without one say so, once, and run on the reference."""
     reason = why_unavailable()

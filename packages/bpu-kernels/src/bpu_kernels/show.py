@@ -11,7 +11,8 @@ from .dtypes import QuantDType
 from .fields import field_types, nested
 from .fixed_point import Array
 from .kernel import Kernel, TensorSpec
-from .program import Node, Program
+from .program import Program
+from .program_graph import Node
 
 __all__ = ["show"]
 

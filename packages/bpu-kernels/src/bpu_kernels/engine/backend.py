@@ -5,25 +5,21 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ..kernel import IntArray
+from ..program_graph import ProgramGraph, Progress
 from .library import load_library
 from .plan import Plan
 from .self_test import failure
 from .settings import isa_wanted
-
-if TYPE_CHECKING:
-    from ..program import Program
-    from ..run import Progress
 
 __all__ = ["forget_plans", "native_available", "native_engine", "native_library", "run_native", "why_unavailable"]
 
 _KEPT = 3
 """So many sets of wanted tensors, and instruction sets, have a plan at a time."""
 
-_plans: WeakKeyDictionary[Program, dict[tuple[frozenset[str], int], Plan]] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[ProgramGraph, dict[tuple[frozenset[str], int], Plan]] = WeakKeyDictionary()
 
 
 @cache
@@ -56,13 +52,13 @@ def native_engine() -> tuple[ctypes.CDLL, int] | None:
     return None if isinstance(library, str) or _self_test_failure(isa) is not None else (library, isa)
 
 
-def forget_plans(program: Program) -> None:
+def forget_plans(program: ProgramGraph) -> None:
     """Drop what was made of a Program, whose arrays may have changed."""
     _plans.pop(program, None)
 
 
 def run_native(
-    program: Program, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
+    program: ProgramGraph, inputs: Mapping[str, IntArray], wanted: Collection[str], progress: Progress | None
 ) -> dict[str, IntArray]:
     """Run on the engine; it must be available.
 

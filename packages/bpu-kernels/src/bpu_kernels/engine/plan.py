@@ -6,20 +6,16 @@ import ctypes
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..kernel import IntArray
+from ..program_graph import Node, ProgramGraph, Progress
 from .library import create_plan, run_steps
 from .settings import engine_threads
 from .steps import ON_NUMPY, STEPS, Context
 from .storage import ALIGNMENT, ARENA, INPUT, OUTPUT, Placed, Storage, place
 from .words import Words
-
-if TYPE_CHECKING:
-    from ..program import Node, Program
-    from ..run import Progress
 
 __all__ = ["Plan"]
 
@@ -30,7 +26,7 @@ class Plan:
     It holds copies of all parameters. Threads may run it at the same time; each run has a workspace of its own.
     """
 
-    def __init__(self, program: Program, wanted: Collection[str], library: ctypes.CDLL, isa: int) -> None:
+    def __init__(self, program: ProgramGraph, wanted: Collection[str], library: ctypes.CDLL, isa: int) -> None:
         self.storage = place(program, wanted)
         self._library, self._inputs = library, [each.name for each in program.inputs]
         self._specs, self._wanted, self._row = program.specs, tuple(wanted), program.row
@@ -119,7 +115,7 @@ def _view(placed: Placed, workspace: np.ndarray, arrays: Mapping[int, Sequence[I
     return np.ndarray(placed.spec.shape, dtype, arrays[placed.space][placed.index], placed.offset, strides)
 
 
-def _write(program: Program, storage: Storage) -> tuple[Words, list[int]]:
+def _write(program: ProgramGraph, storage: Storage) -> tuple[Words, list[int]]:
     """Return the words of all steps, and the number of steps up to and including every node."""
     words, ends = Words(), []
     for node in program.nodes:

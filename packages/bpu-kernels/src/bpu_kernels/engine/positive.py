@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from ..ops.linear import Linear
 from ..ops.lut import Lut8
 from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.resize import ResizeBilinear, ResizeNearest
-
-if TYPE_CHECKING:
-    from ..program import Program
+from ..program_graph import ProgramGraph
 
 __all__ = ["positive_tensors"]
 
@@ -45,7 +43,7 @@ RULES: dict[type[Kernel], Callable[[Any, bool], bool]] = {
 """Operator -> whether its output is, given whether all its inputs are; what is not here may be negative."""
 
 
-def positive_tensors(program: Program) -> set[str]:
+def positive_tensors(program: ProgramGraph) -> set[str]:
     """Return the tensors that hold no value below 0 whatever the inputs are."""
     found: set[str] = set()
     for node in program.nodes:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..dtypes import qint8
 from ..errors import BpuKernelsError
 from ..fixed_point import Multiplier
+from ..kernel import TensorSpec
+from ..march import March
 from ..multiplier import Bias
 from ..ops.conv import Conv2d
 from ..ops.elementwise import Relu
-
-if TYPE_CHECKING:
-    from ..program import Program
-    from .plan import Plan
+from ..program_graph import Node, ProgramGraph, ProgramInput, ProgramOutput
+from .plan import Plan
 
 __all__ = ["failure"]
 
@@ -23,7 +23,7 @@ CHANNELS = 20  # no multiple of any vector's length
 SIDE = 5
 
 
-def failure(make: Callable[[Program, Collection[str]], Plan]) -> str | None:
+def failure(make: Callable[[ProgramGraph, Collection[str]], Plan]) -> str | None:
     """Return a sentence if a plan does not give the reference's integers where sums and saturations are largest."""
     program, inputs = _program()
     expected, values = {}, dict(inputs)
@@ -38,17 +38,14 @@ def failure(make: Callable[[Program, Collection[str]], Plan]) -> str | None:
     return f"the self-test of the engine fails on this machine ({', '.join(wrong)})" if wrong else None
 
 
-def _program() -> tuple[Program, dict[str, np.ndarray]]:
+def _program() -> tuple[ProgramGraph, dict[str, np.ndarray]]:
     """Return convolutions of -128 and 127 by weights of -128 and 127, with signed and with positive inputs."""
-    from ..builder import ProgramBuilder  # which imports run, which imports this
-
     rng = np.random.default_rng(0)
     extremes = np.array([-128, 127], np.int8)
-    builder = ProgramBuilder("bayes")
     shape = (1, SIDE, SIDE, CHANNELS)
-    signed = builder.input("x", shape, "qint8", 1.0)
-    positive = builder.add(Relu(), signed, name="positive")
-    for value in (signed, positive):
+    signed = ProgramInput(name="x", spec=TensorSpec(shape, qint8), scale=(1.0,))
+    nodes = [Node(name="positive", kernel=Relu(), inputs=("x",), output="positive", scale=(1.0,))]
+    for value in ("x", "positive"):
         for name, kernel, groups in (("pointwise", 1, 1), ("full", 3, 1), ("depthwise", 3, CHANNELS)):
             weight = rng.choice(extremes, (CHANNELS, kernel, kernel, CHANNELS // groups))
             weight[: CHANNELS // 2] = 127  # the largest sums
@@ -63,7 +60,9 @@ def _program() -> tuple[Program, dict[str, np.ndarray]]:
                 pad=(kernel // 2, kernel // 2),
                 groups=groups,
             )
-            builder.output(builder.add(conv, value, name=f"{name} {value.name}", scale=1.0), f"{name} {value.name}")
+            convolved = f"{name} {value}"
+            nodes.append(Node(name=convolved, kernel=conv, inputs=(value,), output=convolved, scale=(1.0,)))
     x = rng.choice(extremes, shape)
     x[:, :3] = 127
-    return builder.build(), {"x": x}
+    outputs = tuple(ProgramOutput(name=node.name, tensor=node.output) for node in nodes[1:])
+    return ProgramGraph(march=March.BAYES, inputs=(signed,), nodes=tuple(nodes), outputs=outputs), {"x": x}

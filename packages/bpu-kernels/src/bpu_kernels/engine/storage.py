@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 from ..kernel import Kernel, TensorSpec
 from ..ops.concat import Concat
@@ -20,10 +19,8 @@ from ..ops.layout import Reshape
 from ..ops.linear import Linear
 from ..ops.lut import Lut8, Lut16
 from ..ops.reduce import Sum
+from ..program_graph import Node, ProgramGraph
 from .positive import positive_tensors
-
-if TYPE_CHECKING:
-    from ..program import Node, Program
 
 __all__ = ["ARENA", "INPUT", "OUTPUT", "Buffer", "Home", "Placed", "Storage", "pack", "place"]
 
@@ -110,7 +107,7 @@ class Storage:
     arena_bytes: int
 
 
-def place(program: Program, wanted: Collection[str]) -> Storage:
+def place(program: ProgramGraph, wanted: Collection[str]) -> Storage:
     """Decide where every tensor lies; ``wanted`` are the tensors that are handed out."""
     specs, positive = program.specs, positive_tensors(program)
     homes = _homes(program, wanted)
@@ -130,7 +127,7 @@ def place(program: Program, wanted: Collection[str]) -> Storage:
     return Storage(placed, homes, outputs, arena_bytes)
 
 
-def _homes(program: Program, wanted: Collection[str]) -> dict[str, Home]:
+def _homes(program: ProgramGraph, wanted: Collection[str]) -> dict[str, Home]:
     """Return the place of every tensor before anything is written in place of an operand."""
     specs, inside = program.specs, _slices_of_concats(program, wanted)
     homes: dict[str, Home] = {}
@@ -155,7 +152,7 @@ def _homes(program: Program, wanted: Collection[str]) -> dict[str, Home]:
     return homes
 
 
-def _slices_of_concats(program: Program, wanted: Collection[str]) -> dict[str, tuple[str, int, int]]:
+def _slices_of_concats(program: ProgramGraph, wanted: Collection[str]) -> dict[str, tuple[str, int, int]]:
     """Return the tensors that their producers write into a concatenation: its name, positions and channels before."""
     specs = program.specs
     free = {node.output for node in program.nodes if type(node.kernel) not in NEEDS_DENSE} - set(wanted)
@@ -176,7 +173,7 @@ def _slices_of_concats(program: Program, wanted: Collection[str]) -> dict[str, t
 
 
 def _in_place(
-    program: Program, homes: dict[str, Home], kept: Collection[str]
+    program: ProgramGraph, homes: dict[str, Home], kept: Collection[str]
 ) -> tuple[dict[str, Home], dict[str, Buffer]]:
     """Let outputs replace operands that die; return the homes and the buffers of the arena with their lives."""
     specs = program.specs
@@ -205,7 +202,7 @@ def _in_place(
     return moved, {name: Buffer(sizes[name], births[name], deaths[name]) for name in roots}
 
 
-def _lives(program: Program, homes: Mapping[str, Home]) -> tuple[dict[str, int], dict[str, int]]:
+def _lives(program: ProgramGraph, homes: Mapping[str, Home]) -> tuple[dict[str, int], dict[str, int]]:
     births: dict[str, int] = {}
     deaths: dict[str, int] = {}
     for index, node in enumerate(program.nodes):

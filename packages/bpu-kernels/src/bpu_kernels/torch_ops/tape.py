@@ -23,7 +23,8 @@ from ..fields import map_arrays
 from ..kernel import Kernel, TensorSpec
 from ..march import MarchRow
 from ..ops.layout import Reshape
-from ..program import Node, Program, ProgramInput, ProgramOutput
+from ..program import Program
+from ..program_graph import Node, ProgramInput, ProgramOutput
 from .stored import QUANT_DTYPES
 
 __all__ = ["Recording", "Tape", "noted", "tape_of"]
