@@ -9,7 +9,8 @@ from .fuse import fuse_fx
 from .fusion.batch_norm import BATCH_NORMS, CONVS, FoldedLinear, fold_batch_norm, fold_refusal
 from .fusion.handlers import ConvBNAddedReLUFusion, ConvBNAddReLUFusion, FusionContext, FusionHandler
 from .fusion.match import Match
-from .fusion.pattern import FUSION_PATTERNS, MatchAllNode, register_fusion_pattern
+from .fusion.pattern import MatchAllNode
+from .fusion.registry import FUSION_PATTERNS, register_fusion_pattern
 from .graph.graph_module import GraphModuleWithAttr, copy_attributes
 from .graph.nodes import owner_of
 from .graph.structure import copy_structure, replace_module, separate_stateless_modules, shallow_copy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,14 +19,14 @@ from bpu_kernels.ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from bpu_kernels.torch_ops import CHANNEL_FIRST, channel_first
 
 from .layout import Order, Shuffle, channels_last, identity
-
-if TYPE_CHECKING:
-    from .symbolic import SymbolicTensor
+from .stored import StoredTensor
 
 __all__ = ["arranged", "over_whole_map"]
 
+_T = TypeVar("_T", bound=StoredTensor)
 
-def arranged(kernel: Kernel, inputs: Sequence[SymbolicTensor]) -> tuple[Any, list[SymbolicTensor]]:
+
+def arranged(kernel: Kernel, inputs: Sequence[_T]) -> tuple[Any, list[_T]]:
     """Bring inputs to the order that an operator needs, and its axes to stored ones."""
     first = inputs[0]
     if first.shuffle is not None and _weighs_features(kernel, first):
@@ -46,19 +46,19 @@ def arranged(kernel: Kernel, inputs: Sequence[SymbolicTensor]) -> tuple[Any, lis
     return kernel, ordered
 
 
-def _of_one_rank(inputs: list[SymbolicTensor]) -> list[SymbolicTensor]:
+def _of_one_rank(inputs: list[_T]) -> list[_T]:
     """Give all inputs as many axes as the one with the most: broadcasting lines up torch's last axes."""
     rank = max(len(x.shape) for x in inputs)
     return [x.reshape((1,) * (rank - len(x.shape)) + x.shape) for x in inputs]
 
 
-def _of_one_batch(inputs: list[SymbolicTensor]) -> list[SymbolicTensor]:
+def _of_one_batch(inputs: list[_T]) -> list[_T]:
     """Repeat constants for every element of the batch, which the hardware does not broadcast."""
     batch = max((x.shape[0] for x in inputs if x.shape), default=1)
     return [x.repeated(batch) if isinstance(x.value.kernel, Constant) else x for x in inputs]
 
 
-def _wanted_order(kernel: Kernel, first: SymbolicTensor) -> Order:
+def _wanted_order(kernel: Kernel, first: StoredTensor) -> Order:
     rank = len(first.shape)
     if type(kernel) in CHANNEL_FIRST:
         return channels_last(rank)
@@ -70,7 +70,7 @@ def _with_sorted_features(kernel: Any, shuffle: Shuffle) -> Any:
     return replace(kernel, weight=kernel.weight[..., index])
 
 
-def _weighs_features(kernel: Kernel, x: SymbolicTensor) -> bool:
+def _weighs_features(kernel: Kernel, x: StoredTensor) -> bool:
     """Whether each feature of a flattened axis has a weight of its own, which can be sorted instead."""
     assert x.shuffle is not None
     if isinstance(kernel, Linear):
@@ -79,9 +79,7 @@ def _weighs_features(kernel: Kernel, x: SymbolicTensor) -> bool:
     return pointwise and x.shuffle.axis == 1
 
 
-def over_whole_map(
-    kernel: Kernel, inputs: Sequence[SymbolicTensor]
-) -> tuple[Conv2d, list[SymbolicTensor], tuple[int, ...]] | None:
+def over_whole_map(kernel: Kernel, inputs: Sequence[_T]) -> tuple[Conv2d, list[_T], tuple[int, ...]] | None:
     """Return the convolution with a kernel as large as the map that stands for a linear layer on a flattened map.
 
     For marches that cannot flatten. None where that is not what is computed.

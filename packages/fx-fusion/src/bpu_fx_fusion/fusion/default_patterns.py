@@ -12,7 +12,8 @@ from torch import nn
 from ..modules.float_functional import FloatFunctional
 from .batch_norm import BATCH_NORMS, CONVS
 from .handlers import ConvBNAddedReLUFusion, ConvBNAddReLUFusion
-from .pattern import MatchAllNode, Pattern, register_fusion_pattern
+from .pattern import MatchAllNode, Pattern
+from .registry import register_fusion_pattern
 
 ADDS = (FloatFunctional.add, torch.add, operator.add)
 RELU_FORMS = (nn.ReLU, nn.ReLU6, F.relu, F.relu6)

@@ -10,7 +10,8 @@ from torch.fx import Graph, Node
 from ..report import NotFused
 from .handlers import FusionContext, FusionHandler
 from .match import match_pattern, resembled_operation
-from .pattern import FUSION_PATTERNS, Pattern, pattern_length
+from .pattern import Pattern, pattern_length
+from .registry import FUSION_PATTERNS
 
 
 def find_matches(graph: Graph, context: FusionContext) -> tuple[list[FusionHandler], list[NotFused]]:

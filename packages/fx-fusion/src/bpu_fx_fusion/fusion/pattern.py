@@ -1,9 +1,9 @@
-"""Fusion patterns: how they are written, and the table of those that are registered."""
+"""Fusion patterns: how they are written, and the one form of each that graphs are matched with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from torch import nn
 
@@ -13,9 +13,6 @@ from ..functions.table import RECIPES
 from ..modules.float_functional import FloatFunctional
 from ..torch_ao import float_functional_method
 
-if TYPE_CHECKING:
-    from .handlers import FusionHandler
-
 Pattern = Any
 """An operation, or a tuple of an operation and the patterns of its inputs: `(nn.ReLU, (nn.BatchNorm2d, nn.Conv2d))`.
 
@@ -23,38 +20,9 @@ It is written from the last operation backwards. An operation is a Module type (
 such as `torch.add`, or a method of FloatFunctional. MatchAllNode stands for any input.
 """
 
-_H = TypeVar("_H", bound="type[FusionHandler]")
-
 
 class MatchAllNode:
     """Matches any input of an operation in a fusion pattern."""
-
-
-FUSION_PATTERNS: dict[Pattern, type[FusionHandler]] = {}
-"""The registered patterns in canonical form, and the handler of each."""
-
-
-def register_fusion_pattern(pattern: Pattern) -> Callable[[_H], _H]:
-    """Return a decorator that registers a FusionHandler for a pattern.
-
-    Forms that tracing turns into the same module are the same pattern: `torch.add`, `operator.add` and
-    `FloatFunctional.add`, or `F.relu` and `nn.ReLU`. Registering a pattern again with the same handler is harmless.
-
-    Raises:
-        PatternError: The pattern is malformed, or has another handler already.
-    """
-    canonical = canonical_pattern(pattern)
-
-    def register(handler: _H) -> _H:
-        registered = FUSION_PATTERNS.setdefault(canonical, handler)
-        if registered is not handler:
-            raise PatternError(
-                f"The pattern {describe_pattern(canonical)} is registered already with {registered.__name__}; "
-                f"{handler.__name__} would never be used. Subclass or change that handler, or use another pattern."
-            )
-        return handler
-
-    return register
 
 
 def canonical_pattern(pattern: Pattern) -> Pattern:
