@@ -90,9 +90,9 @@ def answers(title: str, model: nn.Module, images: Tensor, batch: int = 1) -> tup
 
 
 def run_on_nv12(program: bpu_kernels.Program, frames: np.ndarray) -> tuple[Tensor, float]:
-    """Run the Program on the reference backend, a frame at a time."""
+    """Run the Program, a frame at a time."""
     parts, start = [], time.perf_counter()
-    with progress("Program on numpy", len(frames)) as advance:
+    with progress("Program", len(frames)) as advance:
         for frame in frames:
             parts.append(torch_outputs(program, bpu_kernels.run(program, {"x": frame}))["output"])
             advance()

@@ -160,7 +160,7 @@ def main() -> None:
     bpu_kernels.save(lower(quantized, x_test[:100]), path)
     program = bpu_kernels.load(path)
     start, parts = time.perf_counter(), []
-    with progress("Program on numpy", len(x_test) // 100) as advance:
+    with progress("Program", len(x_test) // 100) as advance:
         for batch in x_test.split(100):
             stored = batch.permute(0, 2, 3, 1).numpy()
             integers = bpu_kernels.run(program, bpu_kernels.quantize_inputs(program, {"x": stored}))

@@ -1,4 +1,4 @@
-"""The promise, continued: the Program on numpy gives the integers of the converted model."""
+"""The promise, continued: the Program, on numpy and on the engine, gives the integers of the converted model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stored(inputs: tuple[Tensor, ...], program: bpu_kernels.Program) -> dict[str
 
 
 def assert_program_equals_model(model: ObservedGraphModule, march: March, shapes: tuple[tuple[int, ...], ...]) -> None:
-    """Lower, save, load, run on numpy; compare with the converted model, which validation equals."""
+    """Lower, save, load, run on numpy and on the engine; compare with the converted model, which validation equals."""
     inputs = real_inputs(shapes, seed=11)
     with march_scope(march):
         converted = convert_fx(model)
@@ -43,8 +43,10 @@ def assert_program_equals_model(model: ObservedGraphModule, march: March, shapes
     with torch.no_grad():
         expected = converted(*inputs)
         assert differing(model(*inputs), expected) == 0
-    integers = bpu_kernels.run(program, bpu_kernels.quantize_inputs(program, stored(inputs, program)))
-    assert differing(list(torch_outputs(program, integers).values()), expected) == 0
+    given = bpu_kernels.quantize_inputs(program, stored(inputs, program))
+    for backend in ("numpy", "auto"):
+        integers = bpu_kernels.run(program, given, backend=backend)
+        assert differing(list(torch_outputs(program, integers).values()), expected) == 0, backend
 
 
 @pytest.mark.parametrize(("name", "march", "bits"), OPERATORS)

@@ -310,8 +310,10 @@ def check(rng: random.Random, march: March) -> str:
         each.name: np.ascontiguousarray(x.permute(channels_last(x.dim())).numpy())
         for each, x in zip(program.inputs, [inputs[int(each.name == "y")] for each in program.inputs], strict=True)
     }
-    outputs = torch_outputs(program, bpu_kernels.run(program, bpu_kernels.quantize_inputs(program, real)))
-    assert differing(list(outputs.values()), expected) == 0
+    given = bpu_kernels.quantize_inputs(program, real)
+    for backend in ("numpy", "auto"):
+        outputs = torch_outputs(program, bpu_kernels.run(program, given, backend=backend))
+        assert differing(list(outputs.values()), expected) == 0, backend
     return "lowered"
 
 

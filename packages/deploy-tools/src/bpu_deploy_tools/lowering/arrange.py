@@ -49,7 +49,7 @@ def arranged(kernel: Kernel, inputs: Sequence[_T]) -> tuple[Any, list[_T]]:
 def _of_one_rank(inputs: list[_T]) -> list[_T]:
     """Give all inputs as many axes as the one with the most: broadcasting lines up torch's last axes."""
     rank = max(len(x.shape) for x in inputs)
-    return [x.reshape((1,) * (rank - len(x.shape)) + x.shape) for x in inputs]
+    return [x.with_shape((1,) * (rank - len(x.shape)) + x.shape) for x in inputs]
 
 
 def _of_one_batch(inputs: list[_T]) -> list[_T]:
@@ -101,6 +101,6 @@ def over_whole_map(kernel: Kernel, inputs: Sequence[_T]) -> tuple[Conv2d, list[_
         out_dtype=getattr(whole, "out_dtype", Conv2d.out_dtype),
     )
     batch = x.shape[0]
-    maps = [x.shuffle.source, *(each.reshape((batch, outputs, 1, 1)) for each in inputs[1:])]
+    maps = [x.shuffle.source, *(each.with_shape((batch, outputs, 1, 1)) for each in inputs[1:])]
     shape = tuple(outputs if axis == x.shuffle.axis else n for axis, n in enumerate(x.shape))
     return convolution, maps, shape

@@ -57,7 +57,7 @@ class StoredTensor:
         value = self.recorder.constant(integers.repeat(batch, *[1] * (integers.dim() - 1)), self.dtype, self.scale)
         return replace(self, value=value, shape=(batch, *self.shape[1:]))
 
-    def reshape(self, shape: tuple[int, ...]) -> Self:
+    def with_shape(self, shape: tuple[int, ...]) -> Self:
         """Return the same elements in another shape, in torch's order."""
         moves = movement(torch.Tensor.reshape, (self, shape), {})
         assert moves is not None

@@ -148,9 +148,8 @@ class SymbolicTensor(StoredTensor):
         whole = None if row.moves_freely else over_whole_map(kernel, inputs)
         if whole is not None:
             convolution, maps, whole_shape = whole
-            y: Any = SymbolicTensor.invoke(convolution, row, *maps, scale=scale, dtype=dtype, axis=axis)
-            reshaped: SymbolicTensor = y.reshape(whole_shape)
-            return reshaped
+            y = SymbolicTensor.invoke(convolution, row, *maps, scale=scale, dtype=dtype, axis=axis)
+            return y.with_shape(whole_shape)
         kernel, prepared = arranged(kernel, inputs)
         first = prepared[0]
         value = first.recorder.add(kernel, *(x.value for x in prepared), scale=scale)
