@@ -149,7 +149,8 @@ def test_report_says_what_stays_in_float_and_why() -> None:
     model = hybrid(Unsupported(), module_name=["head"])
 
     assert str(model.prepare_report).splitlines() == [
-        "sort (sort) stays in float: this function has no integer form",
+        "sort (sort) stays in float: this call has no integer form: "
+        "the length of its axis is not known without example inputs",
         "head (Conv2d) stays in float: hybrid_dict names head",
     ]
 

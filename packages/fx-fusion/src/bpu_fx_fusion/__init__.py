@@ -18,7 +18,7 @@ from .graph.tensor_flow import non_tensors
 from .modules.attention import ScaledDotProduct
 from .modules.channel_shuffle import ChannelShuffle
 from .modules.correlation import Correlation, correlation_displacements, correlation_windows
-from .modules.drop_path import DropPath
+from .modules.drop_path import DropBlock, DropPath
 from .modules.elementwise import (
     Abs,
     Acos,
@@ -117,6 +117,7 @@ from .modules.selection import (
 from .modules.spatial import Interpolate, Pad
 from .report import Fused, FusionReport, KeptFunction, NotFused
 from .torch_ao import torch_ao_class
+from .tracing.foreign import foreign_name
 from .tracing.leaf import is_registered_leaf, register_leaf_module
 from .tracing.tracer import Tracer, trace
 from .tracing.wrap import wrap
@@ -180,6 +181,7 @@ __all__ = [
     "Cos",
     "Cosh",
     "Div",
+    "DropBlock",
     "DropPath",
     "Eq",
     "Erf",
@@ -251,6 +253,7 @@ __all__ = [
     "correlation_windows",
     "fold_batch_norm",
     "fold_refusal",
+    "foreign_name",
     "functional_to_module",
     "fuse_fx",
     "fused_class",

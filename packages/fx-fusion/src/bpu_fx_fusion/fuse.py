@@ -9,6 +9,7 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from .errors import ConfigError
+from .functions.asserts import erase_settled_asserts
 from .functions.to_module import functional_to_module
 from .fusion import default_patterns as default_patterns  # registers them
 from .fusion.find import find_matches
@@ -58,6 +59,7 @@ def fuse_fx(
     _check_config(model, fuse_custom_config_dict or {})
     gm = trace(model, example_inputs)
     kept_functions = functional_to_module(gm)
+    erase_settled_asserts(gm)
     context = _context(gm, absorb_batch_norm)
     handlers, near_misses = find_matches(gm.graph, context)
     groups, shared = settle_shared(handlers, context)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr, non_tensors, owner_of
+from bpu_fx_fusion import FloatFunctional, GraphModuleWithAttr, foreign_name, non_tensors, owner_of
 
 from .color import centered_yuv2bgr, centered_yuv2rgb
 from .moves import MOVES
@@ -134,7 +134,7 @@ def is_wrapped(node: Node, modules: Mapping[str, nn.Module]) -> bool:
         if not isinstance(first, Node) or first.op != "get_attr":
             return False
         return first.target == "itself" or str(first.target) in modules
-    if node.op != "call_function":
+    if node.op != "call_function" or foreign_name(node.target) is not None:
         return False
     owner = (getattr(node.target, "__module__", None) or "").split(".")[0]
     return owner not in ("torch", "_operator", "builtins", "math", "bpu_qat_nn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch.fx import Node
 
+from ..errors import UsageError
 from ..graph.constant_value import constant_value
 from ..graph.nodes import contains_node
 from ..modules.attention import ScaledDotProduct
@@ -18,7 +19,7 @@ __all__ = ["layer", "module_form", "norm"]
 def module_form(call: Call, recipe: ModuleForm) -> Node:
     """Call a module that has the function's arguments as attributes, but for those that only the call knows."""
     bound = call.bind(("input", *recipe.parameters), recipe.fixed)
-    first = bound.pop("input")
+    first: Node = bound.pop("input")
     if not call.is_tensor(first):
         call.keep("its first argument is not a tensor")
     for name, value in recipe.only.items():
@@ -26,15 +27,22 @@ def module_form(call: Call, recipe: ModuleForm) -> Node:
             call.keep(f"{name}={given}")
     if call.overwritten is not None and "inplace" in recipe.parameters:
         bound["inplace"] = True
-    if recipe.training_flag and bound.pop(recipe.training_flag, True) != call.owner_module.training:
-        call.keep("its training flag does not follow the model's")
+    if recipe.training_flag:
+        trains = bound.pop(recipe.training_flag, True)
+        if trains is False and call.owner_module.training:
+            return first  # switched off for good
+        if trains != call.owner_module.training:
+            call.keep("its training flag does not follow the model's")
     bound = {name: value for name, value in bound.items() if value is not None or name not in recipe.at_call}
     computed = {name: value for name, value in bound.items() if contains_node(value)}
     for name in computed:
         if name not in recipe.at_call:
             call.keep(f"{name} is computed at run time")
         del bound[name]
-    made = recipe.module(**bound, **recipe.constants)
+    try:
+        made = recipe.module(**bound, **recipe.constants)
+    except UsageError as error:
+        call.keep(str(error).rstrip("."))
     if isinstance(made, ScaledDotProduct):
         made.boolean = call.is_boolean(computed.get("attn_mask"))
     return call.call_module(recipe.op, made, first, **computed)

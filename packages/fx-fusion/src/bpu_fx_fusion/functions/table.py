@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..modules import attention, elementwise, reduction, sampling, selection, spatial
+from ..modules import attention, drop_path, elementwise, reduction, sampling, selection, spatial
+from ..tracing.foreign import foreign_name
 from .normalization import NORM_MODULES
 from .recipe import (
     AddcmulForm,
@@ -273,3 +274,28 @@ RECIPES: Final[Mapping[Callable[..., Any], Recipe]] = {
 }
 """What becomes of each function, operator and tensor method. Functions without a row stay as they are: layout
 functions (flatten, reshape, permute, getitem, ...)."""
+
+_FOREIGN: Final[Mapping[tuple[str, str], Recipe]] = {
+    ("torchvision.ops.roi_align", "roi_align"): ModuleForm(
+        op="roi_align",
+        module=sampling.RoIAlign,
+        parameters=("boxes", "output_size", "spatial_scale", "sampling_ratio", "aligned"),
+        at_call=("boxes",),
+    ),
+    ("torchvision.ops.stochastic_depth", "stochastic_depth"): ModuleForm(
+        op="drop_path", module=drop_path.DropPath, parameters=("p", "mode", "training"), training_flag="training"
+    ),
+    ("torchvision.ops.drop_block", "drop_block2d"): ModuleForm(
+        op="drop_block",
+        module=drop_path.DropBlock,
+        parameters=("p", "block_size", "inplace", "eps", "training"),
+        only={"inplace": False},
+        training_flag="training",
+    ),
+}
+"""The same for functions of packages that need not be installed, by (module, name)."""
+
+
+def recipe_of(function: Any) -> Recipe | None:
+    """Return what becomes of a function; None if it stays as it is."""
+    return RECIPES.get(function) or _FOREIGN.get(foreign_name(function) or ("", ""))

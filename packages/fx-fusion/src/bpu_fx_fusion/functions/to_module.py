@@ -31,7 +31,7 @@ from .recipe import (
     WhereForm,
 )
 from .replacement import Call, Keep
-from .table import RECIPES
+from .table import recipe_of
 
 _PASSES: Final[tuple[tuple[type, ...], ...]] = (
     (LayerForm,),
@@ -76,7 +76,7 @@ def functional_to_module(gm: GraphModuleWithAttr) -> tuple[KeptFunction, ...]:
     for kinds in _PASSES:
         for node in list(gm.graph.nodes):
             function = called_function(node, modules)
-            recipe = RECIPES.get(function) if function else None
+            recipe = recipe_of(function)
             if recipe is None or not isinstance(recipe, kinds) or node in plain:
                 continue
             try:

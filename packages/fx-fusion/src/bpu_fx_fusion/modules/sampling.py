@@ -215,12 +215,16 @@ class RoIAlign(MultiScaleRoIAlign):
     Args:
         output_size: Bins along height and width, or one number for both.
         spatial_scale: Pixels of the map per pixel of the image.
-        sampling_ratio: Samples along each side of a bin, at least 1.
+        sampling_ratio: Samples along each side of a bin, at least 1. Torchvision's default stands here to be refused.
         aligned: Whether positions are shifted by half a pixel.
     """
 
     def __init__(
-        self, output_size: int | Sequence[int], spatial_scale: float, sampling_ratio: int, aligned: bool = False
+        self,
+        output_size: int | Sequence[int],
+        spatial_scale: float = 1.0,
+        sampling_ratio: int = -1,
+        aligned: bool = False,
     ) -> None:
         super().__init__(None, output_size, sampling_ratio, strides=(1.0 / spatial_scale,), aligned=aligned)
         self.spatial_scale = spatial_scale

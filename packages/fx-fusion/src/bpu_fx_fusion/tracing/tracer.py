@@ -17,7 +17,7 @@ from ..graph.graph_module import GraphModuleWithAttr
 from ..graph.structure import copy_children, copy_structure, replace_module, separate_stateless_modules
 from ..modules.float_functional import FloatFunctional
 from .examples import UNKNOWN, ExampleProxy, Examples, admit_to_einops
-from .foreign import replace_foreign_modules
+from .foreign import foreign_functions_recorded, foreign_name, replace_foreign_modules
 from .item_count import CountedProxy, stated_count
 from .leaf import ACTIVE_RECORDER, is_leaf_callable, is_registered_leaf
 from .partial_write import refuse_stale_views
@@ -101,7 +101,7 @@ class Tracer(torch.fx.Tracer):
         admit_to_einops()
         token = ACTIVE_RECORDER.set(self)
         try:
-            with wrapped_names_patched():
+            with wrapped_names_patched(), foreign_functions_recorded(root):
                 graph = super().trace(working_copy, concrete_args)
         except Exception as error:
             if isinstance(error, FxFusionError) or not is_about_symbolic_values(error):
@@ -201,7 +201,8 @@ class Tracer(torch.fx.Tracer):
 def _is_seen_through(function: Any) -> bool:
     """Whether a function was kept whole by torch.fx.wrap for tracing without example inputs; with them it need not."""
     owner = (getattr(function, "__module__", None) or "").split(".")[0]
-    return owner in _WRAPPING_PACKAGES and isinstance(function, FunctionType) and not is_leaf_callable(function)
+    kept = is_leaf_callable(function) or foreign_name(function) is not None
+    return owner in _WRAPPING_PACKAGES and isinstance(function, FunctionType) and not kept
 
 
 def _does_nothing(kind: str, target: Any, args: Any, kwargs: Any, examples: Examples) -> bool:

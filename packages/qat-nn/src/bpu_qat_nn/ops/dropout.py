@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from bpu_fx_fusion import DropPath
+from bpu_fx_fusion import DropBlock, DropPath
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.march import MarchRow
 
@@ -69,7 +69,7 @@ class QATDropout(QATModule):
 ROWS = (
     OpRow(
         name="Dropout",
-        floats=(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, DropPath),
+        floats=(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, DropPath, DropBlock),
         qat=QATDropout,
         kernels=(),
     ),

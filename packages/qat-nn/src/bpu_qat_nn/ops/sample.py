@@ -226,7 +226,8 @@ ROWS = (
         floats=(RoIAlign, MultiScaleRoIAlign),
         qat=QATRoiAlign,
         kernels=("roi_align", "rescale", "slice", "concat"),
-        note=f"{_OWN} Also torchvision's modules of these names. The output has the largest scale of the levels. "
+        note=f"{_OWN} Also torchvision's modules of these names, and its function roi_align. The output has the "
+        "largest scale of the levels. "
         "Boxes, one tensor per image (of a batch of one also n x 5, the image's number first), "
         "go through a QuantStub of their own, best of 16 bits and with a power of two as scale, such as 1/8; behind "
         "proposals on the CPU it begins a segment.",

@@ -273,7 +273,11 @@ class _Planner:
                 "Use a supported operator or module (docs/operators.md), put a DeQuantStub before it, or keep it whole "
                 "with wrap if it works on quantized tensors"
             )
-            self._refuse(node.name, shown, "this function has no integer form", way_out, floatable=True)
+            kept = next((k for k in self.gm.fusion_report.kept_functions if k.node == node.name), None)
+            reason = (
+                "this function has no integer form" if kept is None else f"this call has no integer form: {kept.reason}"
+            )
+            self._refuse(node.name, shown, reason, way_out, floatable=True)
 
     def _pass_type(self, node: Node) -> None:
         known = next(iter(self._input_types(node)), None)

@@ -8,6 +8,7 @@ from torch import nn
 
 from bpu_fx_fusion import (
     ChannelShuffle,
+    DropBlock,
     DropPath,
     Pad,
 )
@@ -67,6 +68,7 @@ MAPS = {
     "negative_pad": OperatorCase(make=lambda: nn.ZeroPad2d((-1, 2, 1, -2))),
     "pad_module": OperatorCase(make=lambda: Pad((1, 1))),
     "drop_path": OperatorCase(make=lambda: DropPath(0.3)),
+    "drop_block": OperatorCase(make=lambda: DropBlock(0.1, 3)),
     "dropout": OperatorCase(make=lambda: nn.Dropout(0.5)),
 }
 
