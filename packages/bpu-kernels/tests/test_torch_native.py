@@ -15,6 +15,7 @@ from bpu_kernels import KERNELS, March, march_row
 from bpu_kernels.fields import map_arrays
 from bpu_kernels.kernel import IntArray, Kernel
 from bpu_kernels.ops.elementwise import Relu
+from bpu_kernels.ops.resize import ResizeBilinear
 from bpu_kernels.testing import assert_integers_equal, random_case
 
 torch = pytest.importorskip("torch")
@@ -62,6 +63,15 @@ def test_integers_are_the_references_in_every_layout(name: str, march: March, la
         of_torch, tensors = as_tensors(kernel, inputs)
         y = natively(of_torch, march, *map(LAYOUTS[layout], tensors))
         assert_integers_equal(y.numpy(), expected(kernel, march, inputs), what=name)
+
+
+@pytest.mark.usefixtures("engine")
+def test_types_that_the_march_refuses_are_left_to_torch() -> None:
+    """The engine would write half of the output's memory."""
+    kernel = ResizeBilinear(size=(8, 8), legacy=False, precision=16)
+    x = torch.full((1, 3, 4, 4), 100, dtype=torch.int16)
+    assert native.run_natively(kernel, march_row("bayes"), [x]) is None
+    assert native.run_natively(kernel, march_row("bayes"), [x.to(torch.int8)]) is not None
 
 
 def convolution(seed: int = 0) -> tuple[Any, Any, Any, list[Any]]:

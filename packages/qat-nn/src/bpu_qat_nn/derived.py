@@ -1,18 +1,20 @@
-"""Derived: keeps what was computed from tensors, and computes it again when one of them is another or has changed."""
+"""Derived: keeps what was computed from scales and weights, and computes it again when one of them has changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bpu_kernels.dtypes import QuantDType
+
 from .capture.captured_tensor import capturing, uncaptured
 
-__all__ = ["Derived", "is_dense"]
+__all__ = ["Derived", "Scaled", "is_dense", "settings_of"]
 
 T = TypeVar("T")
 
@@ -20,8 +22,22 @@ _KEPT = 16
 """So many different inputs are remembered: a head shared by the levels of a pyramid is called once per level."""
 
 
+class Scaled(Protocol):
+    """What has a scale and a type: a QTensor, an Output."""
+
+    @property
+    def scale(self) -> Tensor:
+        """Scale."""
+
+    @property
+    def dtype(self) -> QuantDType:
+        """Type."""
+
+
 class Derived:
     """A small memory of results that depend on the contents of tensors, for converted modules.
+
+    Results also depend on how the module is set; a module whose settings change calls ``forget``.
 
     On the CPU a tensor counts as unchanged while its contents are. Elsewhere, where looking would wait for the device,
     it does while its storage and its version counter are the same; writing through ``tensor.data`` changes no version,
@@ -38,20 +54,28 @@ class Derived:
         self.keeps, self.by_contents = keeps, by_contents
         self._entries: list[tuple[tuple[object, ...], list[_Seen | None], Any]] = []
 
-    def get(self, sources: Sequence[Tensor | None], build: Callable[[], T], *extra: object) -> T:
+    def get(self, sources: Sequence[Tensor | Scaled | None], build: Callable[[], T], *extra: object) -> T:
         """Return what ``build`` gave for these sources, calling it if need be.
 
         Args:
-            sources: tensors that the result depends on.
+            sources: what the result depends on: all of a tensor, scale and type of a quantized value.
             build: computes the result from them.
             extra: whatever else it depends on; compared by equality.
         """
-        if not self.keeps or (self.by_contents and any(t is not None and t.device.type != "cpu" for t in sources)):
+        if not self.keeps:
             return build()
+        tensors = [_tensor_of(each) for each in sources]
+        if self.by_contents and any(t is not None and t.device.type != "cpu" for t in tensors):
+            return build()
+        key = (*extra, *(None if each is None else each.dtype for each in sources))
         if capturing():
             with uncaptured():
-                return build() if _is_symbolic(extra) else self._get(sources, build, extra)
-        return self._get(sources, build, extra)
+                return build() if _is_symbolic(extra) else self._get(tensors, build, key)
+        return self._get(tensors, build, key)
+
+    def forget(self) -> None:
+        """Compute everything again when it is next asked for."""
+        self._entries.clear()
 
     def _get(self, sources: Sequence[Tensor | None], build: Callable[[], T], extra: tuple[object, ...]) -> T:
         for index, (known, seen, result) in enumerate(self._entries):
@@ -66,6 +90,17 @@ class Derived:
 
     def __reduce__(self) -> tuple[type[Derived], tuple[bool, bool]]:
         return Derived, (self.keeps, self.by_contents)
+
+
+def settings_of(function: object) -> tuple[object, ...]:
+    """Return the plain attributes of what defines an operator, a float module: they are set past the operator."""
+    return tuple(value for name, value in getattr(function, "__dict__", {}).items() if not name.startswith("_"))
+
+
+def _tensor_of(source: Any) -> Tensor | None:
+    """Return the scale of what has one, else the tensor itself."""
+    tensor: Tensor | None = getattr(source, "scale", source)
+    return tensor
 
 
 def _is_symbolic(extra: tuple[object, ...]) -> bool:

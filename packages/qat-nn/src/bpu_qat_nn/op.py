@@ -19,7 +19,7 @@ from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.march import MarchRow
 
 from .derived import Derived
-from .errors import InputError
+from .errors import ArgumentError, InputError
 from .qtensor import QTensor
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Operator:
 
     config: ClassVar[tuple[str, ...]] = ()
     """Attributes taken over from the float module."""
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Attributes that cannot be changed afterwards, as the operator's weights and parts were made for them; so is
+    ``dtype``, which what reads the output was checked against."""
     own_scale: ClassVar[bool] = True
     """Whether the output has a scale of its own; otherwise it has the first input's."""
     keeps_grid: ClassVar[bool] = False
@@ -54,6 +57,24 @@ class Operator:
     derived: Derived
     path: str = ""
     """Where the module is in its model, for messages."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what was derived under the settings before is forgotten.
+
+        Raises:
+            ArgumentError: the attribute is fixed.
+        """
+        own = vars(self)
+        if name in own and own[name] is value:
+            return
+        if name in (*self.fixed, "dtype") and name in own and own[name] != value:
+            raise ArgumentError(
+                f"{self.label}: {name} is decided when the model is prepared, and stays {own[name]}, got {value}; "
+                "change the float model or its qconfig, then prepare and convert again"
+            )
+        if "derived" in own and name != "derived":
+            self.derived.forget()
+        super().__setattr__(name, value)
 
     def configure(self, source: nn.Module) -> None:
         """Take over what the operator needs of the float or QAT module."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -26,6 +26,8 @@ class QuantizedModule(Operator, nn.Module):
     Buffers: ``scale`` (float32, [1]) of the output where the operator has one of its own.
     """
 
+    dtype_without_scale: ClassVar[QuantDType] = qint8
+    """Type of an output that has no scale of its own."""
     scale: Tensor
     dtype: QuantDType
 
@@ -33,7 +35,7 @@ class QuantizedModule(Operator, nn.Module):
         nn.Module.__init__(self)
         self.row, self.path, self.derived = source.row, source.path, Derived()
         fake_quant = source.activation_post_process
-        self.dtype = qint8 if fake_quant is None else fake_quant.dtype
+        self.dtype = self.dtype_without_scale if fake_quant is None else fake_quant.dtype
         if fake_quant is not None:
             self.register_buffer("scale", fake_quant.scale.detach().clone().reshape(-1))
         self.eval()

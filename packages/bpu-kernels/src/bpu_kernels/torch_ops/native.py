@@ -196,6 +196,9 @@ def _made(
 ) -> OperatorPlan | None:
     with_numpy: Kernel = map_arrays(kernel, lambda path, tensor: tensor.detach().contiguous().numpy())
     try:
+        with_numpy.infer(*specs)
+        if with_numpy.problems(row, *specs):  # the engine's memory is laid out for what a march takes
+            return None
         return OperatorPlan(with_numpy, row, specs, positive=positive, library=engine[0], isa=engine[1])
     except InvalidProgramError:  # torch's form takes some shapes that no Program holds
         return None

@@ -44,7 +44,7 @@ def add(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
         y = widen(operator, y)
     if x.dtype is not y.dtype:
         x, y = _int8_first(x, y)
-    elif operator.derived.get([x.scale, y.scale], lambda: float(x.scale) > float(y.scale), "order"):
+    elif operator.derived.get([x, y], lambda: float(x.scale) > float(y.scale), "order"):
         x, y = y, x  # a smaller first scale is the finer unit for the sum
     return _sum(operator, out, x, y, sign=1)
 
@@ -95,7 +95,7 @@ def _sum(operator: Operator, out: Output, x: QTensor, y: QTensor, *, sign: int) 
             out_dtype=out.dtype,
         )
 
-    kernel = operator.derived.get([x.scale, y.scale, out.scale], build, "sum", sign, x.dtype, y.dtype, out.dtype)
+    kernel = operator.derived.get([x, y, out], build, "sum", sign)
     return x.invoke(kernel, row, x, y, scale=out.scale, dtype=out.dtype)
 
 
@@ -123,7 +123,7 @@ def mul(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
         chosen = choose_multiplier(multiplier, bound, out.dtype, operator.row, xp=torch)
         return Mul(multiplier=as_multiplier(chosen), out_dtype=out.dtype)
 
-    kernel = operator.derived.get([x.scale, y.scale, out.scale], build, "mul", x.dtype, y.dtype, out.dtype)
+    kernel = operator.derived.get([x, y, out], build, "mul")
     return x.invoke(kernel, operator.row, x, y, scale=out.scale, dtype=out.dtype)
 
 
@@ -155,7 +155,7 @@ def matmul(operator: Operator, out: Output, x: QTensor, y: QTensor) -> QTensor:
         multiplier = x.scale.double() * y.scale.double() / out.scale.double()
         return Matmul(multiplier=as_multiplier(choose_multiplier(multiplier, bound, qint8, operator.row, xp=torch)))
 
-    kernel = operator.derived.get([x.scale, y.scale, out.scale], build, "matmul", x.shape[-1])
+    kernel = operator.derived.get([x, y, out], build, "matmul", x.shape[-1])
     return x.invoke(kernel, operator.row, x, y, scale=out.scale, dtype=out.dtype)
 
 
@@ -167,7 +167,7 @@ def add_scalar(operator: Operator, out: Output, x: QTensor, y: float) -> QTensor
         def build() -> Kernel:
             return affine_table(float(x.scale) / float(wide.scale), y / float(wide.scale), x.scale.device)
 
-        kernel = operator.derived.get([x.scale, wide.scale], build, "add_scalar", y)
+        kernel = operator.derived.get([x, wide], build, "add_scalar", y)
         moved = x.invoke(kernel, operator.row, x, scale=wide.scale, dtype=qint16)
         return rescale(operator, moved, out)
     if out.dtype is qint16:
@@ -180,7 +180,7 @@ def mul_scalar(operator: Operator, x: QTensor, y: float) -> QTensor:
     if y == 0.0:
         return look_up(operator, torch.zeros_like, x, Output(x.scale, x.dtype), "zero")
     moved = negate(operator, x) if y < 0 else x
-    scale = operator.derived.get([x.scale], lambda: x.scale * abs(y), "mul_scalar", y)
+    scale = operator.derived.get([x], lambda: x.scale * abs(y), "mul_scalar", y)
     return moved.with_scale(scale)
 
 

@@ -61,7 +61,7 @@ def clip_steps(x: QTensor, low: float, high: float, operator: Operator) -> QTens
         bounds = [round(min(max(bound / scale, x.dtype.min), x.dtype.max)) for bound in (low, high)]
         return clip_kernels(bounds[0], bounds[1], x.dtype, x.scale.device)
 
-    for kernel in operator.derived.get([x.scale], build, "clip", low, high, x.dtype):
+    for kernel in operator.derived.get([x], build, "clip", low, high):
         x = x.invoke(kernel, operator.row, x, scale=x.scale, dtype=x.dtype)
     return x
 

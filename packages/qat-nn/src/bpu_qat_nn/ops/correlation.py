@@ -27,6 +27,7 @@ class CorrelationOperator(CompositeOperator):
     config: ClassVar[tuple[str, ...]] = (
         *("kernel_size", "max_displacement", "stride1", "stride2", "pad_size", "is_multiply"),
     )
+    fixed: ClassVar[tuple[str, ...]] = config
     kernel_size: int
     max_displacement: int
     stride1: int

@@ -37,7 +37,7 @@ def _from_table(operator: Operator, x: QTensor, truths: Callable[[Tensor], Tenso
     def build() -> Kernel:
         return Lut8(table=truths(torch.arange(-128, 128)).to(torch.int8).to(x.scale.device))
 
-    kernel = operator.derived.get([x.scale], build, "mask", *key)
+    kernel = operator.derived.get([x], build, "mask", *key)
     return x.invoke(kernel, operator.row, x, scale=unit_scale(x), dtype=qint8)
 
 
@@ -72,7 +72,7 @@ def _step(operator: Operator, x: QTensor, number: float, relation: str) -> QTens
 def compared(operator: Operator, x: QTensor, number: float, relation: str) -> QTensor:
     """Return where a tensor of steps is in a relation to a real number."""
     if x.dtype is qint16:
-        steps = operator.derived.get([x.scale], lambda: number / float(x.scale), "steps", number)
+        steps = operator.derived.get([x], lambda: number / float(x.scale), "steps", number)
         return _step(operator, x, steps, relation)
 
     def truths(steps: Tensor) -> Tensor:

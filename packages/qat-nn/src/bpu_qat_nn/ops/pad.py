@@ -82,9 +82,7 @@ class PadOperator(Operator):
         step = 0
         if self.value:
             low, high = x.dtype.min, x.dtype.max  # the value may be infinite, as before a maximum
-            step = self.derived.get(
-                [x.scale], lambda: round(min(max(self.value / float(x.scale), low), high)), "pad", self.value, x.dtype
-            )
+            step = self.derived.get([x], lambda: round(min(max(self.value / float(x.scale), low), high)), "pad")
         kernel = Pad(before=tuple(before), after=tuple(after), value=step, mode=_MODES[self.mode])
         return x.invoke(kernel, self.row, x, scale=out.scale, dtype=out.dtype)
 

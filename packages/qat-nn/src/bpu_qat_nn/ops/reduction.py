@@ -105,7 +105,7 @@ def sum_of_rows(operator: Operator, out: Output, x: QTensor, divisor: float) -> 
         ones = torch.ones(1, 1, 1, length, dtype=torch.int8, device=x.scale.device)
         return Conv2d(weight=ones, multiplier=as_multiplier(chosen), out_dtype=out.dtype)
 
-    kernel = operator.derived.get([x.scale, out.scale], build, "rows", length, divisor, x.dtype, out.dtype)
+    kernel = operator.derived.get([x, out], build, "rows", length, divisor)
     lead = x.shape[:-1]
     seen: Any = x
     as_map = seen.reshape([lead[0], prod(lead[1:]), 1, length]).permute(0, 3, 1, 2)
@@ -125,7 +125,7 @@ def _sum_as_one(operator: Operator, out: Output, x: QTensor, axes: tuple[int, ..
         chosen = choose_multiplier(multiplier, bound, qint8, operator.row, xp=torch)
         return Sum(axis=axes[0], multiplier=as_multiplier(chosen))
 
-    kernel = operator.derived.get([x.scale, out.scale], build, "reduce", axes[0], length, divisor)
+    kernel = operator.derived.get([x, out], build, "reduce", axes[0], length, divisor)
     y: QTensor = flat.invoke(kernel, operator.row, flat, scale=out.scale, dtype=out.dtype)
     if len(axes) == 1:
         return y

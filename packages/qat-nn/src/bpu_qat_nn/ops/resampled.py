@@ -60,5 +60,5 @@ def _along_last(operator: Operator, x: QTensor, size: int, mode: str, align_corn
         weight = resize_weights(length, size, mode, align_corners)
         return Linear(weight=weight.to(x.scale.device), multiplier=by)
 
-    kernel = operator.derived.get([x.scale], build, mode, align_corners, length, size)
+    kernel = operator.derived.get([x], build, mode, align_corners, length, size)
     return x.invoke(kernel, operator.row, x, scale=x.scale, dtype=x.dtype)

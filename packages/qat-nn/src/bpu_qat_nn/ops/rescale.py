@@ -50,7 +50,7 @@ def rescale(operator: Operator, x: QTensor, out: Output) -> QTensor:
         multiplier = choose_rescale(x.scale.double() / out.scale.double(), operator.row, xp=torch)
         return Rescale(multiplier=as_multiplier(multiplier), out_dtype=out.dtype)
 
-    kernel = operator.derived.get([x.scale, out.scale], build, "rescale", x.dtype, out.dtype)
+    kernel = operator.derived.get([x, out], build, "rescale")
     return x if kernel is None else x.invoke(kernel, operator.row, x, scale=out.scale, dtype=out.dtype)
 
 
@@ -64,10 +64,10 @@ def widen(operator: Operator, x: QTensor) -> QTensor:
     """Turn int8 into int16 with 8 fractional bits, exactly; int16 stays."""
     if x.dtype is qint16:
         return x
-    scale = operator.derived.get([x.scale], lambda: x.scale / _WIDENING, "widen")
+    scale = operator.derived.get([x], lambda: x.scale / _WIDENING, "widen")
     return rescale(operator, x, Output(scale, qint16))
 
 
 def through_int16(operator: Operator, out: Output) -> Output:
     """Return the int16 Output whose rescale to the int8 one drops 8 bits."""
-    return Output(operator.derived.get([out.scale], lambda: out.scale / _WIDENING, "narrow"), qint16)
+    return Output(operator.derived.get([out], lambda: out.scale / _WIDENING, "narrow"), qint16)

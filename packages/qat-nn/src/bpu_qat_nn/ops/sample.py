@@ -17,6 +17,7 @@ from bpu_kernels.march import MarchRow
 from bpu_kernels.ops import sample
 from bpu_kernels.ops.concat import Concat
 
+from ..derived import settings_of
 from ..errors import InputError
 from ..op import Operator, OpRow, Output, type_problems
 from ..qat_module import QATModule
@@ -55,7 +56,7 @@ class GridSampleOperator(Operator):
         """Bring the grid to positions (41) and blend."""
         x, grid = inputs
         sizes = tuple(int(n) for n in x.shape[2:])
-        kernel = self.derived.get([grid.scale], lambda: self._kernel(sizes, float(grid.scale)), "grid", sizes)
+        kernel = self.derived.get([grid], lambda: self._kernel(sizes, float(grid.scale)), "grid", sizes)
         return x.invoke(kernel, self.row, x, grid, scale=out.scale, dtype=out.dtype)
 
     def _kernel(self, sizes: tuple[int, ...], scale: float) -> sample.GridSample:
@@ -138,13 +139,13 @@ class RoiAlignOperator(Operator):
     def pooled(self, maps: Sequence[Any], boxes: Sequence[Any], strides: Sequence[float]) -> QTensor:
         """Pool the boxes of each image, and join them along the batch."""
         scales = [each.scale for each in maps]
-        out = Output(self.derived.get(scales, lambda: torch.stack(scales).amax(0), "largest"), maps[0].dtype)
+        out = Output(self.derived.get(maps, lambda: torch.stack(scales).amax(0), "largest"), maps[0].dtype)
         levels: list[Any] = [rescale(self, each, out) for each in maps]
         found = []
         for image, each in enumerate(boxes):
             given = [level if len(boxes) == 1 else level[image : image + 1] for level in levels]
             build = partial(self._kernel, strides, each.scale)
-            kernel = self.derived.get([each.scale], build, "roi", strides)
+            kernel = self.derived.get([each], build, "roi", strides, settings_of(self.float_module))
             found.append(each.invoke(kernel, self.row, *given, each, scale=out.scale, dtype=out.dtype))
         if len(found) == 1:
             result: QTensor = found[0]

@@ -86,7 +86,7 @@ class FillOperator(Operator):
         def build() -> int:
             return round(min(max(self.value / float(out.scale), out.dtype.min), out.dtype.max))
 
-        step = out.dtype.min if self.value <= MASKS_OUT else self.derived.get([out.scale], build, "fill", out.dtype)
+        step = out.dtype.min if self.value <= MASKS_OUT else self.derived.get([out], build, "fill")
         y = kept(self, x, left)
         return y if step == 0 else joined(self, y, level(self, filled, step, out))
 

@@ -35,6 +35,7 @@ from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
 from bpu_kernels.ops.lut import Lut8
 
+from ..derived import settings_of
 from ..op import Operator, OpRow, Output, out_of_place
 from ..qat_module import QATModule
 from ..qtensor import QTensor
@@ -61,14 +62,14 @@ def look_up(operator: Operator, function: Function, x: QTensor, out: Output, *ke
         key: what else the function depends on.
     """
     if x.dtype is qint8 and out.dtype is qint8:
-        table = operator.derived.get([x.scale, out.scale], lambda: _table8(function, x, out), *key)
+        table = operator.derived.get([x, out], lambda: _table8(function, x, out), *key)
         return x.invoke(table, operator.row, x, scale=out.scale, dtype=out.dtype)
     x, wide = widen(operator, x), out if out.dtype is qint16 else through_int16(operator, out)
 
     def build() -> Kernel:
         return segment_table(function, float(x.scale), float(wide.scale), x.scale.device)
 
-    kernel = operator.derived.get([x.scale, wide.scale], build, "segments", *key)
+    kernel = operator.derived.get([x, wide], build, "segments", *key)
     return rescale(operator, x.invoke(kernel, operator.row, x, scale=wide.scale, dtype=qint16), out)
 
 
@@ -95,7 +96,7 @@ class TableOperator(Operator):
 
     def steps(self, out: Output, *inputs: QTensor) -> QTensor:
         """Look up."""
-        return look_up(self, self.function, inputs[0], out)
+        return look_up(self, self.function, inputs[0], out, *settings_of(self.function))
 
     def _get_name(self) -> str:
         return type(self.function).__name__ if "function" in self.__dict__.get("_modules", {}) else type(self).__name__

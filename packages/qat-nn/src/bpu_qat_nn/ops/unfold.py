@@ -146,7 +146,7 @@ class FoldOperator(WindowOperator):
             chosen = choose_multiplier(x.scale.double() / out.scale.double(), bound, qint8, self.row, xp=torch)
             return self._kernel(channels, size, multiplier=as_multiplier(chosen), groups=channels)
 
-        kernel = self.derived.get([x.scale, out.scale], build, "fold", channels, size)
+        kernel = self.derived.get([x, out], build, "fold", channels, size)
         folded: QTensor = columns.invoke(kernel, self.row, columns, scale=out.scale, dtype=out.dtype)
         return folded
 

@@ -31,6 +31,7 @@ class ScaledDotProductOperator(CompositeOperator):
     """``softmax(q @ k.T * scale + mask) @ v``."""
 
     config: ClassVar[tuple[str, ...]] = ("factor", "drops", "boolean")
+    fixed: ClassVar[tuple[str, ...]] = ("drops", "boolean")
     factor: float | None
     """Of the products; None for 1 / sqrt(features)."""
     drops: bool

@@ -79,6 +79,7 @@ class LengthOperator(CompositeOperator):
     """``sqrt(sum(x**2))``, or x divided by that."""
 
     config: ClassVar[tuple[str, ...]] = ("dim", "keepdim", "divides")
+    fixed: ClassVar[tuple[str, ...]] = ("divides",)
     dim: Any
     keepdim: bool
     divides: bool

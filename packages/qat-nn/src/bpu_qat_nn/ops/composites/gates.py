@@ -68,6 +68,7 @@ class PReLUOperator(CompositeOperator):
     """``max(x, 0) + slope * min(x, 0)``, with one slope or one per channel."""
 
     config: ClassVar[tuple[str, ...]] = ("num_parameters",)
+    fixed: ClassVar[tuple[str, ...]] = config
     num_parameters: int
 
     def combine(self, *inputs: Any, **options: Any) -> QTensor:

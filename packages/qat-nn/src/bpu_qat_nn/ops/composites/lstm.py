@@ -27,6 +27,7 @@ class LSTMOperator(CompositeOperator):
     """Layers, each of one direction or two; (N, L, features) with batch_first, else (L, N, features)."""
 
     config: ClassVar[tuple[str, ...]] = ("num_layers", "bidirectional", "batch_first", "drops")
+    fixed: ClassVar[tuple[str, ...]] = config
     num_layers: int
     bidirectional: bool
     batch_first: bool

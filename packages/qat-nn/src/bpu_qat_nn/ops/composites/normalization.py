@@ -33,6 +33,7 @@ class NormalizationOperator(CompositeOperator):
     """Normalize groups of elements; subclasses say which."""
 
     config: ClassVar[tuple[str, ...]] = ("centred", "scales")
+    fixed: ClassVar[tuple[str, ...]] = config
     centred: bool
     """Whether the mean is subtracted."""
     scales: bool

@@ -70,5 +70,5 @@ def average(
         return AvgPool2d(multiplier=by, kernel=window, stride=stride or window, pad=pad, ceil_mode=ceil_mode)
 
     key = (window, divisor, stride, pad, ceil_mode, is_global)
-    kernel = operator.derived.get([x.scale, out.scale], build, "average", *key)
+    kernel = operator.derived.get([x, out], build, "average", *key)
     return x.invoke(kernel, row, x, scale=out.scale, dtype=out.dtype)

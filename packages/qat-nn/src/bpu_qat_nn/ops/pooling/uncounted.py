@@ -50,7 +50,7 @@ def average_of_counted(
     ]
     padding = Pad(before=(0, 0, *pad), after=(0, 0, *after))
     padded = x.invoke(padding, row, x, scale=x.scale, dtype=x.dtype)
-    scale = operator.derived.get([x.scale], lambda: x.scale * (-x.dtype.min / qint16.max), "mean scale")
+    scale = operator.derived.get([x], lambda: x.scale * (-x.dtype.min / qint16.max), "mean scale")
 
     def build() -> tuple[Conv2d, QTensor]:
         area = window[0] * window[1]
@@ -65,6 +65,6 @@ def average_of_counted(
         return sums, QTensor(steps, unit_scale, None, qint16)
 
     key = (window, stride, pad, channels, tuple(counts[0]), tuple(counts[1]))
-    kernel, share = operator.derived.get([x.scale], build, "uncounted", *key)
+    kernel, share = operator.derived.get([x], build, "uncounted", *key)
     means = padded.invoke(kernel, row, padded, scale=scale, dtype=qint16)
     return mul(operator, out, means, share)

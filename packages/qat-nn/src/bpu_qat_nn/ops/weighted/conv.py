@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -91,6 +91,7 @@ class ConvOperator(WeightedOperator):
     """``relu(conv(x, w) + b + residual)`` with NCHW or NCDHW activations and OI... weights."""
 
     config: ClassVar[tuple[str, ...]] = _CONFIG
+    fixed: ClassVar[tuple[str, ...]] = ("kernel_size", "groups", "padding_mode")
     axes: ClassVar[int | None] = 4
 
     stride: tuple[int, ...]
@@ -98,7 +99,7 @@ class ConvOperator(WeightedOperator):
     groups: int
     kernel_size: tuple[int, int]
 
-    @cached_property
+    @property
     def runs_as_it_is(self) -> bool:
         """Whether nothing is rearranged for the hardware."""
         return not (by_patches(self, self.row) or max(phases_of(self, self.row)) > 1 or picks(self))

@@ -37,6 +37,7 @@ class ConvTransposeOperator(WeightedOperator):
         "dilation",
         "groups",
     )
+    fixed: ClassVar[tuple[str, ...]] = ("kernel_size", "groups", "dilation")
 
     axes: ClassVar[int | None] = 4
     gives_int16: ClassVar[bool] = False

@@ -6,12 +6,12 @@ conversion stores the same integers as int8.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bpu_kernels.dtypes import qint8, qint32
+from bpu_kernels.dtypes import QuantDType, qint8, qint32
 from bpu_kernels.march import MarchRow
 from bpu_kernels.torch_ops import finish
 from bpu_qconfig import FakeQuantize, QConfig
@@ -210,6 +210,7 @@ class WeightedQuantized(WeightedOperator, QuantizedModule):
     input's scale (bias, shifts, multipliers) are derived when it is first seen.
     """
 
+    dtype_without_scale: ClassVar[QuantDType] = qint32
     weight: Tensor
     weight_scale: Tensor
     bias: Tensor | None
@@ -221,8 +222,6 @@ class WeightedQuantized(WeightedOperator, QuantizedModule):
         self.register_buffer("weight", self.restored(whole.steps.to(torch.int8)).contiguous())
         self.register_buffer("weight_scale", source.weight_fake_quant.scale.detach().clone().reshape(-1))
         self.register_buffer("bias", None if whole.bias is None else whole.bias.clone())
-        if source.activation_post_process is None:
-            self.dtype = qint32
 
     def integer_weight(self) -> IntegerWeight:
         """Return the stored weights."""

@@ -251,8 +251,7 @@ class WeightedOperator(Operator):
             parameters = self.parameters_for(fitted, chosen, x, addend)
             return self.kernel(fitted.steps.to(torch.int8), x=x.dtype, out_dtype=chosen.dtype, **parameters), chosen
 
-        sources = [*(t.scale for t in (x, *addend)), None if out is None else out.scale]
-        kernel, chosen = self.derived.get(sources, build, weight, x.dtype, len(addend))
+        kernel, chosen = self.derived.get([x, *addend, out], build, weight)
         narrow = x.dtype is qint8 and weight.steps.shape[1:].numel() <= SAFE_TAPS
         axis = 1 if chosen.dtype is qint32 else -1
         return self.apply_kernel(kernel, chosen, x, *addend, axis=axis, narrow=narrow)

@@ -32,7 +32,7 @@ def before_addition(operator: Operator, out: Output, residual: QTensor) -> Outpu
     def build_scale() -> Tensor:
         return (out.scale * -out.dtype.min + residual.scale * -residual.dtype.min) / -qint16.min
 
-    return Output(operator.derived.get([out.scale, residual.scale], build_scale, "before", residual.dtype), qint16)
+    return Output(operator.derived.get([out, residual], build_scale, "before"), qint16)
 
 
 def add_behind(operator: Operator, out: Output, y: QTensor, residual: QTensor, relu: str | None) -> QTensor:
