@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from branching_networks import BRANCHING
 from float_networks import NETWORKS
 from machine import describe, load
 from measure import Comparison
@@ -28,6 +29,9 @@ SUBSETS = {
     "peers": "peers:compare_peers",
 }
 """Names of subsets -> module and function; modules import competitors that need not all be installed."""
+
+BRANCHED = ("quantized",)
+"""Subsets that measure networks with branches too."""
 
 
 Measure = Callable[[Setting, int, Sequence[str]], Iterator[Comparison]]
@@ -57,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=Setting.batch)
     parser.add_argument("--size", type=int, default=Setting.size, help="pixels of the networks that are trained")
     parser.add_argument("--width", type=float, default=Setting.width, help="factor on their channels")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=[*NETWORKS, *BRANCHING], help="default: those of the subset")
     parser.add_argument("--threads", type=int, default=Setting.threads)
     parser.add_argument("--results", type=Path, default=Path("benchmarks.jsonl"))
     parser.add_argument("--page", type=Path)
@@ -68,7 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no subset {', '.join(unknown)}; there are {', '.join(SUBSETS)}")
     setting = Setting(batch=given.batch, size=given.size, threads=given.threads, width=given.width)
     for subset in [] if given.only_page else given.subsets or SUBSETS:
-        record(subset_named(subset)(setting, given.rounds, given.networks), given.results)
+        networks = given.networks or [*NETWORKS, *(BRANCHING if subset in BRANCHED else ())]
+        record(subset_named(subset)(setting, given.rounds, networks), given.results)
     if given.page:
         write_page(given.results, given.page)
 

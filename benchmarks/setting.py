@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from branching_networks import BRANCHING
 from float_networks import NETWORKS
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ def network(setting: Setting) -> nn.Module:
     """Return the float network, in training mode; sets torch's threads."""
     torch.set_num_threads(setting.threads)
     torch.manual_seed(0)
-    return in_format(NETWORKS[setting.network](setting.width, setting.depth), setting)
+    return in_format((NETWORKS | BRANCHING)[setting.network](setting.width, setting.depth), setting)
 
 
 def in_format(model: nn.Module, setting: Setting) -> nn.Module:

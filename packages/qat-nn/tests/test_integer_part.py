@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
 from bpu_kernels.engine import native_available
@@ -84,6 +85,53 @@ def test_third_call_is_one_call_of_the_engine(runs: list[int]) -> None:
     assert not runs
     assert torch.equal(model(*SECOND), converted()(*SECOND))
     assert len(runs) == 1
+
+
+class Body(nn.Module):
+    """A convolution, a function, a convolution."""
+
+    def __init__(self, function: Callable[..., Tensor], channels: int = 4) -> None:
+        super().__init__()
+        self.quant, self.dequant, self.function = QuantStub(), DeQuantStub(), function
+        self.first, self.last = nn.Conv2d(4, 4, 1), nn.Conv2d(channels, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dequant(self.last(self.function(self.first(self.quant(x)))))
+        return y
+
+
+def attended(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    tokens = x.flatten(2).transpose(1, 2).reshape(n, h * w, 2, c // 2).transpose(1, 2)
+    weights = (tokens @ tokens.transpose(-1, -2)).softmax(-1)
+    y: Tensor = (weights @ tokens).transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
+    return y
+
+
+JOINED_AND_MOVED: dict[str, tuple[Callable[..., Tensor], int]] = {
+    "joined": (lambda x: torch.cat([F.interpolate(F.max_pool2d(x, 2), scale_factor=2.0), x], 1), 8),
+    "padded": (lambda x: F.pad(x, (1, 2, 0, 1)), 4),
+    "parts": (lambda x: torch.cat([part.sigmoid() for part in x.chunk(2, 1)][::-1], 1), 4),
+    "every second place": (lambda x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 1), 8),
+    "stacked": (lambda x: torch.stack([x, x], 1).flatten(1, 2), 8),
+    "shuffled": (lambda x: F.pixel_shuffle(x, 2), 1),
+    "shuffled by the shape": (lambda x: x.view(x.size(0), 2, x.shape[1] // 2, 6, 6).transpose(1, 2).flatten(1, 2), 4),
+    "attended": (attended, 4),
+    "repeated": (lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 3, 3), 4),
+    "multiplied by its mean": (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), 4),
+}
+
+
+@needs_engine
+@pytest.mark.parametrize("name", JOINED_AND_MOVED)
+def test_what_joins_and_moves_is_in_the_one_call(name: str, runs: list[int]) -> None:
+    torch.manual_seed(0)
+    model = prepared(Body(*JOINED_AND_MOVED[name]).eval(), "bayes")
+    calibrate(model, (SHAPE,))
+    quantized = called(convert_fx(model), 2)
+    for x in (FIRST, SECOND):
+        assert torch.equal(quantized(*x), model(*x))
+    assert len(runs) == 2
 
 
 @needs_engine

@@ -18,7 +18,7 @@ from torch import Tensor
 from bpu_kernels.dtypes import QuantDType, quant_dtype
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
-from bpu_kernels.torch_ops import run
+from bpu_kernels.torch_ops import noted_copy, run
 
 from .errors import ArgumentError, NotOnGridError, QTensorError
 from .moves import QUERIES, SEQUENCES, Movement, moved_axis, movement
@@ -256,6 +256,8 @@ def _moved(moves: Movement) -> Any:
     source: QTensor = moves.source
     with torch._C.DisableTorchFunctionSubclass():
         moved = moves.apply(plain(source))
+        if moves.kind in ("reshape", "same"):
+            noted_copy(plain(source), moved)
         steps = None if source._steps is None else moves.apply(source._steps)
         axis = moved_axis(moves) if source._axis >= 0 else -1
     if isinstance(moved, (tuple, list)):

@@ -8,13 +8,14 @@ as they come, and its axes are the tensor's own.
 
 from __future__ import annotations
 
+from .axes import in_order
 from .contents import Contents
 from .histogram import count_magnitudes
 from .layer_pass import LayerPass, has_passes
 from .native import in_real_memory
 from .ranges import Range, follow_ends, observe_rows, row_ends
 from .run import CHANNEL_FIRST, channel_first, run, tensors_to_numpy
-from .tape import Recording, Tape, tape_of
+from .tape import Recording, Tape, noted_copy, tape_of
 from .training_pass import LayerTraining, OutputMask, Outputs, RowMask, Rows, row_values, train_rows
 from .weighted import accumulate, finish
 
@@ -36,7 +37,9 @@ __all__ = [
     "finish",
     "follow_ends",
     "has_passes",
+    "in_order",
     "in_real_memory",
+    "noted_copy",
     "observe_rows",
     "row_ends",
     "row_values",

@@ -108,23 +108,17 @@ def run_natively(kernel: Kernel, row: MarchRow, inputs: Sequence[Tensor]) -> Ten
     if engine is None or packed is None or not all(each.dtype in QUANT_DTYPES for each in inputs):
         return None
     order = _order(kernel, packed, inputs)
-    operands = [_as_array(x, order) for x in inputs]
+    ordered = [x.permute(order) if len(order) == x.dim() else x for x in inputs]
+    operands = [x.contiguous() if x.dim() else x.reshape(1) for x in ordered]
     plan = _plan(kernel, row, packed, operands, engine)
     if plan is None:
         return None
     out = torch.empty(plan.out.shape, dtype=TORCH_DTYPES[plan.out.dtype])
     plan.run([x.data_ptr() for x in operands], out.data_ptr(), torch.get_num_threads())
-    noted(kernel, row, operands, out)
+    noted(kernel, row, ordered, out)
     if not any(x.dim() for x in inputs):
         return out.reshape(())
     return out.permute(_inverse(order)) if len(order) == out.dim() else out
-
-
-def _as_array(x: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Return an operand as the engine sees it: dense, in order, and of one axis where it has none."""
-    if not x.dim():
-        return x.reshape(1)
-    return x.permute(order).contiguous() if len(order) == x.dim() else x.contiguous()
 
 
 def _packed(kernel: Kernel) -> _Packed | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dtypes import QuantDType, qint8, qint16
+from ..engine.backend import native_engine
 from ..errors import BpuKernelsError
 from ..fields import map_arrays
 from ..fixed_point import Array, Multiplier, compensation, requantize, requantize_pool, rescale, shift_left
@@ -28,7 +29,9 @@ from ..ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from ..ops.reduce import ArgExtremum, ReduceExtremum, Sum
 from ..ops.resize import ResizeBilinear, ResizeNearest, blend_legacy, blend_new, sample_positions
 from ..ops.sample import GridSample, RoiAlign, roi_align, sample_grid
-from .native import run_natively
+from .axes import STORED_ANYHOW, in_order
+from .native import in_real_memory, run_natively
+from .tape import by_stride, noted
 from .weighted import matmul, weighted
 
 __all__ = ["CHANNEL_FIRST", "RUN", "channel_first", "run", "run_on_torch", "tensors_to_numpy"]
@@ -243,8 +246,30 @@ def run(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) ->
         inputs: int8, int16 or int32 tensors, feature maps of ``CHANNEL_FIRST`` operators as N, C, spatial.
         narrow: see ``finish``; counts for operators with weights only.
     """
-    on_engine = run_natively(kernel, row, inputs)
-    return run_on_torch(kernel, row, *inputs, narrow=narrow) if on_engine is None else on_engine
+    y = run_natively(kernel, row, inputs)
+    if y is not None:
+        return y
+    if in_real_memory(*inputs) and native_engine() is not None:
+        return _run_as_stored(kernel, row, inputs, narrow=narrow)
+    return run_on_torch(kernel, row, *inputs, narrow=narrow)
+
+
+def _run_as_stored(kernel: Kernel, row: MarchRow, inputs: Sequence[Tensor], *, narrow: bool) -> Tensor:
+    """Compute with functions of torch, in the memory that the engine's operators give and take, and note it."""
+    if type(kernel) in CHANNEL_FIRST:
+        maps = channel_first(type(kernel), len(inputs))
+        stored = run_on_torch(kernel, row, *inputs, narrow=narrow).movedim(1, -1).contiguous()
+        noted(kernel, row, [x.movedim(1, -1) if is_map else x for x, is_map in zip(inputs, maps, strict=True)], stored)
+        return stored.movedim(-1, 1)
+    if type(kernel) not in STORED_ANYHOW or len({x.dim() for x in inputs}) > 1:
+        y = run_on_torch(kernel, row, *inputs, narrow=narrow)
+        noted(kernel, row, inputs, y)
+        return y
+    order = by_stride(inputs[0])
+    kernel, operands = in_order(kernel, order), [x.permute(order) for x in inputs]
+    stored = run_on_torch(kernel, row, *operands)
+    noted(kernel, row, operands, stored)
+    return stored.permute(tuple(map(order.index, range(len(order)))))
 
 
 def run_on_torch(kernel: Kernel, row: MarchRow, *inputs: Tensor, narrow: bool = False) -> Tensor:

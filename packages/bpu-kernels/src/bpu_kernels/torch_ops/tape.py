@@ -1,8 +1,9 @@
-"""Tape: operators that the native engine runs one by one are noted, and become one Program that it runs in one call.
+"""Tape: operators that run one by one are noted, and become one Program that the native engine runs in one call.
 
-What an operator read is told by where it lies: in an input, or in what an operator before it has written. Functions of
-torch in between that only see the same memory in another way are reshapes of it; those that make memory of their own
-are not on the tape, and then there is no Program.
+What an operator read is told by where it lies: in an input, or in what an operator before it has written. What torch
+sees of that memory by strides, such as a part of it, or another order of its axes, becomes kernels that move elements.
+Memory that torch makes by functions of its own is not on the tape unless it is told what they copied; then there is no
+Program.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..dtypes import qint8
 from ..engine.backend import native_engine
 from ..engine.plan import Plan
 from ..errors import InvalidProgramError, UnsupportedError
-from ..fields import map_arrays
+from ..fields import map_arrays, stored_array
 from ..kernel import Kernel, TensorSpec
 from ..march import MarchRow
-from ..ops.layout import Reshape
+from ..ops.elementwise import Add, AddScaled, Extremum, Mul
+from ..ops.layout import Reshape, Transpose
 from ..program import Program
 from ..program_graph import Node, ProgramInput, ProgramOutput
+from .seen import seen
 from .stored import QUANT_DTYPES
 
-__all__ = ["Recording", "Tape", "noted", "tape_of"]
+__all__ = ["Recording", "Tape", "by_stride", "noted", "noted_copy", "tape_of"]
 
 _SCALE = (1.0,)
 """Of every tensor: integers do not depend on what they mean."""
+_BROADCAST = (Add, AddScaled, Extremum, Mul)
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class _Written:
     """Memory as an operator left it."""
 
     name: str
+    """Tensor of the Program that has the same elements in the same (row-major) order, in whatever shape."""
     tensor: Tensor
-    """Dense, as the engine sees it; keeps the memory from being given to another."""
+    """Its elements lie without gaps; keeps the memory from being given to another."""
     version: int
 
 
@@ -49,29 +54,46 @@ class Tape:
 
     inputs: Sequence[Tensor]
     nodes: list[Node] = field(default_factory=list)
-    written: dict[int, _Written] = field(default_factory=dict)
-    """By address."""
     marches: set[MarchRow] = field(default_factory=set)
     is_whole: bool = True
     """Whether everything that was read was on the tape."""
+    _written: dict[int, _Written] = field(default_factory=dict)
+    """By address of the storage."""
+    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of the tensors of the Program."""
+    _seen: dict[tuple[object, ...], str] = field(default_factory=dict)
+    """By where and how they lie: tensors of the Program that were made of what torch sees."""
+
+    def __post_init__(self) -> None:
+        for i, x in enumerate(self.inputs):
+            self._shapes[_input(i)] = tuple(x.shape)
+            self._write(_input(i), x)
 
     def note(self, kernel: Kernel, row: MarchRow, operands: Sequence[Tensor], out: Tensor) -> None:
-        """Note an operator; operands and output are dense, as the engine sees them."""
-        names = [self._name(x) for x in operands]
-        if None in names:
+        """Note an operator; the axes of operands and output are in the engine's order."""
+        if self._at(out) is not None:  # memory of an operand, seen in another way
+            return
+        names = self._names([_with_batch(kernel, x, out) for x in operands])
+        if names is None:
             self.is_whole = False
             return
         self.marches.add(row)
-        arrays = map_arrays(kernel, lambda path, tensor: tensor.detach().contiguous().numpy())
-        self._write(arrays, tuple(filter(None, names)), out)
+        arrays = map_arrays(kernel, lambda path, tensor: stored_array(path, tensor.detach().numpy()))
+        self._write(self._add(arrays, tuple(names), tuple(out.shape)), out)
+
+    def copied(self, x: Tensor, out: Tensor) -> None:
+        """Note that torch has copied a tensor's elements, in row-major order, where it has not only seen them."""
+        name = self._name(x) if self._at(out) is None and x.numel() == out.numel() else None
+        if name is not None:
+            self._write(name, out)
 
     def recording(self, outputs: Sequence[Tensor]) -> Recording | None:
         """Return what was noted as one Program, from the inputs to these outputs; None if there is none."""
-        engine, found = native_engine(), [self._at(out) for out in outputs]
-        unchanged = all(_version(each.tensor) == each.version for each in self.written.values())
-        if engine is None or None in found or not (self.is_whole and unchanged and len(self.marches) == 1):
+        engine, dense = native_engine(), [self._without_gaps(out) for out in outputs]
+        names = self._names([out.permute(by_stride(out)) for out in dense])
+        unchanged = all(_version(each.tensor) == each.version for each in self._written.values())
+        if engine is None or names is None or not (self.is_whole and unchanged and len(self.marches) == 1):
             return None
-        names = [each.name for each in found if each is not None]
         try:
             program = Program(
                 march=next(iter(self.marches)).march,
@@ -84,28 +106,72 @@ class Tape:
         except (InvalidProgramError, UnsupportedError):  # torch's form takes some shapes that no Program holds
             return None
         plan = Plan(program, sorted(set(names)), *engine)
-        return Recording(program, plan, tuple(names), tuple((out.shape, out.stride()) for out in outputs))
+        return Recording(program, plan, tuple(names), tuple((out.shape, out.stride()) for out in dense))
+
+    def _without_gaps(self, x: Tensor) -> Tensor:
+        """Return an output, or a copy of it if there are gaps in its memory."""
+        if x.permute(by_stride(x)).is_contiguous():
+            return x
+        copy = x.contiguous()
+        self.copied(x, copy)
+        return copy
 
     def _at(self, x: Tensor) -> _Written | None:
-        """Return the memory that a tensor sees, if all of it and nothing else."""
-        found = self.written.get(x.data_ptr())
-        same = found is not None and found.tensor.dtype == x.dtype and found.tensor.numel() == x.numel()
-        span = 1 + sum((length - 1) * step for length, step in zip(x.shape, x.stride(), strict=True))
-        return found if same and span == x.numel() else None
+        """Return the memory in which a tensor lies."""
+        found = self._written.get(x.untyped_storage().data_ptr())
+        if found is None or found.tensor.dtype != x.dtype or not x.numel():
+            return None
+        return found if 0 <= _offset(x, found) < found.tensor.numel() else None
+
+    def _names(self, tensors: Sequence[Tensor]) -> list[str] | None:
+        """Return the tensors of the Program that these are; None if one of them is none."""
+        names = [self._name(x) for x in tensors]
+        return None if None in names else [name for name in names if name is not None]
 
     def _name(self, x: Tensor) -> str | None:
-        """Return the tensor of the Program that an operand is, reshaped if need be."""
+        """Return the tensor of the Program that one is, made if need be of that whose memory it sees."""
         found = self._at(x)
-        if found is None or found.tensor.shape == x.shape:
-            return None if found is None else found.name
-        reshaped = Reshape(shape=tuple(x.shape))
-        self.nodes.append(_node(reshaped, (found.name,), f"t{len(self.nodes)}"))
-        return self.nodes[-1].output
+        if found is None:
+            return None
+        if found.tensor.shape == x.shape and found.tensor.stride() == x.stride():
+            return self._shaped(found.name, tuple(x.shape))
+        key = (x.data_ptr(), x.shape, x.stride())
+        if key not in self._seen:
+            kernels = seen(found.tensor.numel(), x.shape, x.stride(), _offset(x, found))
+            if kernels is None:
+                return None
+            name = self._in_memory_order(found)
+            for kernel, times in kernels:
+                name = self._applied(kernel, name, times)
+            self._seen[key] = name
+        return self._seen[key]
 
-    def _write(self, kernel: Kernel, inputs: tuple[str, ...], out: Tensor) -> None:
+    def _in_memory_order(self, written: _Written) -> str:
+        order = by_stride(written.tensor)
+        if order == tuple(range(len(order))):
+            return written.name
+        name = self._shaped(written.name, tuple(written.tensor.shape))
+        return self._applied(Transpose(axes=order), name, 1)
+
+    def _shaped(self, name: str, shape: tuple[int, ...]) -> str:
+        return self._applied(Reshape(shape=shape or (1,)), name, 1)
+
+    def _applied(self, kernel: Kernel, name: str, times: int) -> str:
+        """Apply a kernel that moves elements."""
+        before = TensorSpec(self._shapes[name], qint8)  # of any type
+        shape = kernel.infer(*(before,) * times).shape
+        if isinstance(kernel, Reshape) and shape == before.shape:
+            return name
+        return self._add(kernel, (name,) * times, shape)
+
+    def _add(self, kernel: Kernel, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
         name = f"t{len(self.nodes)}"
-        self.nodes.append(_node(kernel, inputs, name))
-        self.written[out.data_ptr()] = _Written(name, out, _version(out))
+        self.nodes.append(Node(name=name, kernel=kernel, inputs=inputs, output=name, scale=_SCALE))
+        self._shapes[name] = shape
+        return name
+
+    def _write(self, name: str, out: Tensor) -> None:
+        self._written[out.untyped_storage().data_ptr()] = _Written(name, out, _version(out))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +206,6 @@ def tape_of(inputs: Sequence[Tensor]) -> Iterator[Tape]:
             or views of their memory.
     """
     tape = Tape(inputs)
-    for i, x in enumerate(inputs):
-        tape.written[x.data_ptr()] = _Written(_input(i), x, _version(x))
     token = _open.set(tape)
     try:
         yield tape
@@ -150,10 +214,17 @@ def tape_of(inputs: Sequence[Tensor]) -> Iterator[Tape]:
 
 
 def noted(kernel: Kernel, row: MarchRow, operands: Sequence[Tensor], out: Tensor) -> None:
-    """Note on the open tape, if there is one, what the engine has run."""
+    """Note on the open tape, if there is one, what has run; see ``Tape.note``."""
     tape = _open.get()
     if tape is not None:
         tape.note(kernel, row, operands, out)
+
+
+def noted_copy(x: Tensor, out: Tensor) -> None:
+    """Note on the open tape, if there is one, that torch has copied elements; see ``Tape.copied``."""
+    tape = _open.get()
+    if tape is not None:
+        tape.copied(x, out)
 
 
 def _input(index: int) -> str:
@@ -164,8 +235,19 @@ def _spec(x: Tensor) -> TensorSpec:
     return TensorSpec(tuple(x.shape), QUANT_DTYPES[x.dtype])
 
 
-def _node(kernel: Any, inputs: tuple[str, ...], output: str) -> Node:
-    return Node(name=output, kernel=kernel, inputs=inputs, output=output, scale=_SCALE)
+def by_stride(x: Tensor) -> tuple[int, ...]:
+    """Return the axes in the order in which they lie in memory."""
+    return tuple(sorted(range(x.dim()), key=x.stride, reverse=True))
+
+
+def _with_batch(kernel: Kernel, x: Tensor, out: Tensor) -> Tensor:
+    """Return an operand, seen once for every element of the batch, which a Program does not broadcast."""
+    repeats = type(kernel) in _BROADCAST and x.dim() == out.dim() > 0 and len(x) == 1
+    return x.expand(len(out), *x.shape[1:]) if repeats else x
+
+
+def _offset(x: Tensor, written: _Written) -> int:
+    return int(x.storage_offset()) - int(written.tensor.storage_offset())
 
 
 def _version(tensor: Tensor) -> int:

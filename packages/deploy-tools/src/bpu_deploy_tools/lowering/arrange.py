@@ -9,14 +9,10 @@ from typing import Any, TypeVar
 import torch
 
 from bpu_kernels.kernel import Kernel
-from bpu_kernels.ops.choose import Gather, TopIndices
-from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.constant import Constant
 from bpu_kernels.ops.conv import Conv2d
-from bpu_kernels.ops.layout import Pad
 from bpu_kernels.ops.linear import Linear, Matmul
-from bpu_kernels.ops.reduce import ArgExtremum, ReduceExtremum, Sum
-from bpu_kernels.torch_ops import CHANNEL_FIRST, channel_first
+from bpu_kernels.torch_ops import CHANNEL_FIRST, channel_first, in_order
 
 from .layout import Order, Shuffle, channels_last, identity
 from .stored import StoredTensor
@@ -38,12 +34,7 @@ def arranged(kernel: Kernel, inputs: Sequence[_T]) -> tuple[Any, list[_T]]:
     ranked = _of_one_rank([first, *inputs[1:]])
     order = _wanted_order(kernel, ranked[0] if len(ranked[0].shape) != len(first.shape) else first)
     ordered = _of_one_batch([x.to_order(order) for x in ranked])
-    if isinstance(kernel, (ArgExtremum, Concat, Gather, ReduceExtremum, Sum, TopIndices)):
-        kernel = replace(kernel, axis=order.index(kernel.axis))
-    elif isinstance(kernel, Pad):
-        before, after = (tuple(each[axis] for axis in order) for each in (kernel.before, kernel.after))
-        kernel = replace(kernel, before=before, after=after)
-    return kernel, ordered
+    return in_order(kernel, order), ordered
 
 
 def _of_one_rank(inputs: list[_T]) -> list[_T]:

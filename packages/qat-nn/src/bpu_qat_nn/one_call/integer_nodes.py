@@ -35,7 +35,7 @@ class IntegerNodes:
     @property
     def modules(self) -> list[str]:
         """Paths of the modules that compute integers, QuantStubs included."""
-        return [str(node.target) for node in (*self.stubs, *self.inside) if node.op == "call_module"]
+        return [str(node.target) for node in (*self.stubs, *self.inside) if node.op in ("call_module", "get_attr")]
 
     def inner(self) -> Callable[..., tuple[Any, ...]]:
         """Return the integer nodes as a function of the model and of what the QuantStubs gave."""
@@ -87,17 +87,48 @@ def integer_nodes(model: GraphModule) -> IntegerNodes | None:
 
 
 def _kinds(model: GraphModule) -> tuple[dict[Node, None], dict[Node, None]]:
-    """Return the QuantStubs, and the nodes that compute integers or move them."""
+    """Return the QuantStubs, and the nodes that compute integers, move them, or tell shapes."""
     stubs: dict[Node, None] = {}
     inside: dict[Node, None] = {}
+    numbers: set[Node] = set()
     for node in model.graph.nodes:
-        module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-        of_integers = any(source in stubs or source in inside for source in node.all_input_nodes)
+        module = _module(model, node)
+        sources = node.all_input_nodes
         if isinstance(module, QuantizedQuantStub):
             stubs[node] = None
-        elif isinstance(module, QuantizedModule) or (of_integers and _moves(node, module)):
+        elif isinstance(module, QuantizedModule):
             inside[node] = None
+        elif any(source in stubs or source in inside for source in sources):
+            if _asks(node) or (numbers.issuperset(sources) and _is_of_operator(node)):
+                numbers.add(node)
+            if node in numbers or _moves(node, module):
+                inside[node] = None
     return stubs, inside
+
+
+def _module(model: GraphModule, node: Node) -> nn.Module | None:
+    """Return the module that a node calls or gets, or of which it calls a method, as FloatFunctional's are."""
+    if node.op == "call_method":
+        owner = node.args[0] if node.args else None
+        return _module(model, owner) if isinstance(owner, Node) and owner.op == "get_attr" else None
+    if node.op not in ("call_module", "get_attr"):
+        return None
+    found: Any = model
+    for name in str(node.target).split("."):
+        found = getattr(found, name)
+    return found if isinstance(found, nn.Module) else None
+
+
+def _asks(node: Node) -> bool:
+    """Whether a node asks for a shape, which is the same for all inputs of the same shapes."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.target is getattr and node.args[1:] == ("shape",)
+
+
+def _is_of_operator(node: Node) -> bool:
+    """Whether a node is an operator of Python, such as ``//`` or ``[]``."""
+    return node.op == "call_function" and getattr(node.target, "__module__", "") == operator.floordiv.__module__
 
 
 def _moves(node: Node, module: nn.Module | None) -> bool:

@@ -42,10 +42,10 @@ def two_lines(*, left: tuple[int, int], right: tuple[int, int], border: int, dev
     """Return the segment table that is one line ``k * x + b`` up to the border and another beyond; no zone is used."""
     count = ZONES + 2
     slopes, offsets = ([left[i], *[right[i]] * (count - 1)] for i in (0, 1))
-    zeros = torch.zeros(count, dtype=torch.int64, device=device)
+    zeros = torch.zeros(count, dtype=torch.int32, device=device)
     line = SegmentLine(
-        k=torch.tensor(slopes, device=device),
-        b=torch.tensor(offsets, device=device),
+        k=torch.tensor(slopes, dtype=torch.int32, device=device),
+        b=torch.tensor(offsets, dtype=torch.int32, device=device),
         add_lsh=zeros,
         sum_rsh=zeros,
         max=zeros + border,

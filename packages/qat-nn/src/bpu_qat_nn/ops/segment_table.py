@@ -182,7 +182,7 @@ def segment_table(function: Callable[[Tensor], Tensor], x_scale: float, scale: f
             tables.append(_rounded(piece.values_at(real_steps, centre)))
             lines.append((k, b, add, shift, high))
     lines.append((0, ends[1], 0, 0, qint16.max))
-    columns = [torch.tensor(column, device=device) for column in zip(*lines, strict=True)]
+    columns = [torch.tensor(column, dtype=torch.int32, device=device) for column in zip(*lines, strict=True)]
     line = SegmentLine(k=columns[0], b=columns[1], add_lsh=columns[2], sum_rsh=columns[3], max=columns[4])
     return Lut16(line=line, tables=_without_leaps(torch.stack(tables)).to(torch.int16).to(device))
 
@@ -219,6 +219,7 @@ def affine_table(factor: float, offset: float, device: torch.device) -> Lut16:
     while abs(round(whole / 2.0**add)) > qint16.max:
         add += 1
     b = round(whole / 2.0**add)
-    columns = [torch.full((ZONES + 2,), value, device=device) for value in (k, b, add, shift, qint16.min)]
+    entries = (k, b, add, shift, qint16.min)
+    columns = [torch.full((ZONES + 2,), entry, dtype=torch.int32, device=device) for entry in entries]
     line = SegmentLine(k=columns[0], b=columns[1], add_lsh=columns[2], sum_rsh=columns[3], max=columns[4])
     return Lut16(line=line, tables=torch.zeros(ZONES, ENTRIES, dtype=torch.int16, device=device))
