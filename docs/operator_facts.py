@@ -70,7 +70,7 @@ def function_name(function: Callable[..., Any]) -> str:
     if getattr(operator, name, None) is function:
         return {"neg": "-x", "abs": "abs(x)"}.get(name) or f"x {symbol(function)} y"
     homes = {"F": F, "torch": torch, "Tensor": torch.Tensor, "torch.linalg": torch.linalg}
-    names = (name, name.removeprefix("linalg_"))
+    names = (name, name.removeprefix("linalg_"), name.replace("_", ""))  # F.logsigmoid is called log_sigmoid
     return next(
         f"{home}.{each}"
         for home, names_of in homes.items()

@@ -160,7 +160,8 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
         "per_channel_qat_8bit_qconfig",
         *_FX_FUNCTIONS,
         *_EAGER_FUNCTIONS,
-        "prepare_calibration_fx",
+        "prepare_calibration_fx(model, qconfig_dict=None, prepare_custom_config_dict=None, optimize_graph=False,"
+        " hybrid=False, hybrid_dict=None)",
         *_DEPLOYMENT_FUNCTIONS,
         *_FAKE_QUANTIZE,
         *_OBSERVERS,
@@ -190,14 +191,22 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
     ),
     "fx.fx_helper": ("wrap", "CustomTracer"),
     "utils.fx_helper": ("wrap",),
-    "utils.onnx_helper": ("export_to_onnx", "export_quantized_onnx"),
+    "utils.onnx_helper": (
+        "export_to_onnx(model, args, f, export_params=True, verbose=False, training=None, input_names=None,"
+        " output_names=None, operator_export_type=None, opset_version=11, do_constant_folding=True, dynamic_axes=None,"
+        " keep_initializers_as_inputs=None, custom_opsets=None)",
+        "export_quantized_onnx(model, args, f)",
+    ),
     "utils.quant_profiler": _DEBUG_TOOLS,
     "nn": (
         "Interpolate(*, scale_factor=None, size=None, mode='nearest', align_corners=None, recompute_scale_factor=None)",
         "Pow(exponent)",
         *(
             "AnchorGenerator",
-            "LayerNorm",
+            "LayerNorm(normalized_shape, eps=1e-05, elementwise_affine=True, bias=True, device=None, dtype=None, *,"
+            " rsqrt_kwargs=None)",
+            "GridSample(mode='bilinear', padding_mode='zeros', align_corners=None)",
+            "MultiScaleRoIAlign(featmap_names, output_size, sampling_ratio, *, canonical_scale=224, canonical_level=4)",
             "Selu",
             "BgrToYuv444(channel_reversal=False)",
             "ChannelShuffle(shuffle_index)",
@@ -225,10 +234,12 @@ DOCUMENTED: dict[str, tuple[str, ...]] = {
         "QFunctional",
         "FloatFunctional",
         *(
-            f"FloatFunctional.{name}"
-            for name in ("add", "sub", "mul", "add_scalar", "mul_scalar", "cat", "sum", "mean")
+            f"FloatFunctional.{name}(self, x, y)"
+            for name in ("add", "sub", "mul", "add_scalar", "mul_scalar", "matmul", "maximum", "minimum", "add_relu")
         ),
-        *(f"FloatFunctional.{name}" for name in ("matmul", "maximum", "minimum")),
+        "FloatFunctional.cat(self, x, dim=0)",
+        "FloatFunctional.sum(self, x, dim=None, keepdim=False)",
+        "FloatFunctional.mean(self, x, dim=None, keepdim=False)",
     ),
     "nn.quantized.conv2d": _CONVOLUTIONS,
     "nn.quantized.quantize": ("Quantize", "DeQuantize"),
@@ -312,6 +323,15 @@ def test_enums_have_the_documented_members(path: str) -> None:
     members: type[enum.Enum] = getattr(module(home), name)
 
     assert {member.name: member.value for member in members} == ENUMS[path]
+
+
+@pytest.mark.parametrize("name", ["BERNOULLI", "NASH_E", "NASH_M", "NASH_P", "NASH_H", "NASH_B", "Bayes"])
+def test_march_that_is_not_supported_names_those_that_are(name: str) -> None:
+    march = module("march").March
+
+    with pytest.raises(AttributeError, match=f"unknown march March.{name}; supported are 'bernoulli2', 'bayes'"):
+        getattr(march, name)
+    assert not hasattr(march, name)
 
 
 def test_qat_modes_have_the_documented_names() -> None:

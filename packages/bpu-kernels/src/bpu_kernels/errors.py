@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["ArgumentError", "BpuKernelsError", "InvalidProgramError", "Problem", "SelfTestError", "UnsupportedError"]
+__all__ = [
+    "ArgumentError",
+    "BpuKernelsError",
+    "InvalidProgramError",
+    "Problem",
+    "SelfTestError",
+    "UnknownMarchError",
+    "UnsupportedError",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,10 @@ class BpuKernelsError(Exception):
 
 class UnsupportedError(BpuKernelsError, ValueError):
     """The march cannot do what was asked; the message lists every reason."""
+
+
+class UnknownMarchError(UnsupportedError, AttributeError):
+    """A march that is not supported; the message lists those that are."""
 
 
 class InvalidProgramError(BpuKernelsError, ValueError):

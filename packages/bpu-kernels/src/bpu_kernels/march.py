@@ -7,15 +7,31 @@ the documented and the accepted set differ, the row holds the stricter one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, EnumMeta
+from typing import Any
 
 from .dtypes import QuantDType, qint8, qint16, qint32
-from .errors import UnsupportedError
+from .errors import UnknownMarchError
 
 __all__ = ["MARCHES", "Limit", "March", "MarchRow", "march_row"]
 
 
-class March(str, Enum):
+class _Marches(EnumMeta):
+    """Says which marches there are where another one is asked for by name, such as ``March.NASH_E``."""
+
+    def __getattr__(cls, name: str) -> Any:
+        member = vars(cls).get("_member_map_", {}).get(name)
+        if member is None:
+            raise AttributeError(name) if name.startswith("_") else _unknown(f"March.{name}")
+        return member
+
+
+def _unknown(asked: str) -> UnknownMarchError:
+    names = ", ".join(repr(march.value) for march in March)
+    return UnknownMarchError(f"unknown march {asked}; supported are {names} (lower case, or the members of March)")
+
+
+class March(str, Enum, metaclass=_Marches):
     """A generation of the BPU; its value is the name that the vendor's tools use."""
 
     BERNOULLI2 = "bernoulli2"
@@ -27,8 +43,7 @@ class March(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> March:
-        names = ", ".join(repr(march.value) for march in cls)
-        raise UnsupportedError(f"unknown march {value!r}; supported are {names} (lower case, or the members of March)")
+        raise _unknown(repr(value))
 
 
 @dataclass(frozen=True)

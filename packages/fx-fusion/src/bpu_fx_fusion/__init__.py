@@ -98,6 +98,7 @@ from .modules.fused import (
     LinearReLU6,
     fused_class,
 )
+from .modules.layer_norm import LayerNorm
 from .modules.one_dimensional import batch_norm_of_maps, one_dimensional_to_two, type_as_written
 from .modules.reduction import Amax, Amin, Normalize, VectorNorm
 from .modules.sampling import GridSample, MultiScaleRoIAlign, RoIAlign, has_image_numbers, roi_align
@@ -206,6 +207,7 @@ __all__ = [
     "InputShapeError",
     "Interpolate",
     "KeptFunction",
+    "LayerNorm",
     "Le",
     "LinearAdd",
     "LinearAddReLU",

@@ -18,7 +18,7 @@ from bpu_kernels.ops.color import KB, KG, KR, centered_yuv_to_rgb, rgb_to_yuv_ma
 from bpu_qconfig import get_march
 
 from .capture.captured_tensor import uncaptured
-from .errors import QTensorError
+from .errors import InputError, QTensorError
 from .qtensor import QTensor
 
 __all__ = [
@@ -47,6 +47,8 @@ bgr2rgb = rgb2bgr
 
 
 def _mixed(input: Tensor, rows: Sequence[Sequence[Any]]) -> Tensor:
+    if input.dim() < 3 or input.shape[-3] != 3:
+        raise InputError(f"expected images of three channels, [N, 3, H, W], got the shape {tuple(input.shape)}")
     matrix = torch.tensor([[float(c) for c in row] for row in rows], dtype=torch.float32, device=input.device)
     return torch.einsum("oc,...chw->...ohw", matrix, input.to(torch.float32))
 

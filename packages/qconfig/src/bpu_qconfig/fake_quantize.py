@@ -211,6 +211,8 @@ class FakeQuantize(Switches, WithArgs, StateTensors):
             given = given.expand(self.scale.numel())
         elif self.is_per_channel:
             self.fit_channels(given.numel())
+        else:
+            raise InvalidQConfigError(f"expected one scale for the whole tensor, got {given.numel()}")
         with torch.no_grad():
             self.activation_post_process.set_scale(given)
             self.store_scale(given)

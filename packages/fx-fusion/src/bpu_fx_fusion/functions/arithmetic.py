@@ -6,11 +6,13 @@ from typing import Any, cast
 
 from torch.fx import Node
 
-from .recipe import Binary, Method, Step
+from ..graph.nodes import contains_node
+from ..modules.elementwise import Clamp
+from .recipe import Binary, ClampForm, Method, Step
 from .replacement import Call
 from .stacked_batch import reduced_along_batch
 
-__all__ = ["addcmul", "binary", "method", "stack"]
+__all__ = ["addcmul", "binary", "clamp", "method", "stack"]
 
 
 def binary(call: Call, recipe: Binary) -> Node:
@@ -36,7 +38,8 @@ def binary(call: Call, recipe: Binary) -> Node:
 
 def _step(call: Call, step: Step, tensor: Node, number: Any) -> Node:
     if not isinstance(step.to, str):
-        return call.call_module(step.to.__name__.lower(), step.to(), tensor)
+        module = step.to() if step.keyword is None else step.to(**{step.keyword: number})
+        return call.call_module(step.to.__name__.lower(), module, tensor)
     if callable(step.number):
         is_node = isinstance(number, Node)
         number = call.create("call_function", step.number, (number,)) if is_node else step.number(number)
@@ -52,6 +55,24 @@ def method(call: Call, recipe: Method) -> Node:
         call.keep(f"no {recipe.required} is given")
     first = bound.pop(recipe.parameters[0])
     return call.call_functional(recipe.op, first, *recipe.appended, **bound)
+
+
+def clamp(call: Call, recipe: ClampForm) -> Node:
+    """Limit from below, then from above, which has the last word as in torch."""
+    bound = call.bind(("input", *recipe.parameters), recipe.fixed)
+    x, limits = bound.pop("input"), {name: value for name, value in bound.items() if value is not None}
+    if not limits or not call.is_tensor(x):
+        call.keep("it has no limits, or its first argument is not a tensor")
+    if not any(call.is_tensor(value) for value in limits.values()):
+        known = {name: value for name, value in limits.items() if not contains_node(value)}
+        computed = {name: value for name, value in limits.items() if name not in known}
+        return call.call_module("clamp", Clamp(**known), x, **computed)
+    for name, extremum in (("min", "maximum"), ("max", "minimum")):
+        if name in limits and call.is_tensor(limits[name]):
+            x = call.call_functional(extremum, x, limits[name])
+        elif name in limits:
+            x = call.call_module("clamp", Clamp(**{name: limits[name]}), x)
+    return cast(Node, x)
 
 
 def stack(call: Call) -> Node:

@@ -11,6 +11,7 @@ from torch.fx import Node
 from ..graph.nodes import contains_node
 from ..modules.reduction import Amax, Amin
 from ..modules.selection import MIRRORED, Gather, MaskedFill, TopIndices, Where
+from .arithmetic import binary
 from .recipe import CompareForm, RankedForm
 from .replacement import Call
 
@@ -56,7 +57,7 @@ def ranked(call: Call, recipe: RankedForm) -> Node | None:
         The result that takes the place of the call; None where its users have been given theirs.
     """
     if recipe.pairwise is not None and len(call.node.args) == 2 and call.is_tensor(call.node.args[1]):
-        return call.call_functional(recipe.pairwise, *call.node.args)
+        return binary(call, recipe.pairwise)
     bound = call.bind(recipe.parameters, recipe.fixed)
     if contains_node([value for name, value in bound.items() if name != "input"]):
         call.keep("its axis or its count is computed at run time")

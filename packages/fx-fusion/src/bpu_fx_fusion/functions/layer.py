@@ -9,6 +9,7 @@ from torch import nn
 
 LAYER_PARAMETERS: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
     nn.Linear: ("weight", "bias"),
+    nn.PReLU: ("weight",),
     nn.Conv2d: ("weight", "bias", "stride", "padding", "dilation", "groups"),
     nn.Conv3d: ("weight", "bias", "stride", "padding", "dilation", "groups"),
     nn.ConvTranspose2d: ("weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
@@ -27,6 +28,11 @@ def make_layer(
         bias: As the function takes it.
         options: The other arguments of the function that were given.
     """
+    made: Any
+    if layer is nn.PReLU:
+        made = nn.PReLU(weight.numel(), device="meta")
+        made.weight = weight
+        return made  # type: ignore[no-any-return]
     groups = options.get("groups", 1)
     if layer is nn.Linear:
         sizes = {"in_features": weight.shape[1], "out_features": weight.shape[0]}
@@ -35,7 +41,7 @@ def make_layer(
     else:
         sizes = {"in_channels": weight.shape[1] * groups, "out_channels": weight.shape[0]}
     kernel = {} if layer is nn.Linear else {"kernel_size": tuple(weight.shape[2:])}
-    made: Any = layer(**sizes, **kernel, **options, bias=bias is not None, device="meta")
+    made = layer(**sizes, **kernel, **options, bias=bias is not None, device="meta")
     made.weight, made.bias = weight, bias
     checked: nn.Module = made
     return checked

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..modules.elementwise import Clamp
 from ..modules.selection import Comparison, TopIndices, Where
 
 
@@ -20,6 +21,9 @@ class Step:
 
     number: Callable[[float], float] | float | None = None
     """The number for the method: a constant, computed from the operator's number, or that number itself if None."""
+
+    keyword: str | None = None
+    """The constructor's argument that takes the number, for a module that has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +120,19 @@ class AddcmulForm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClampForm:
+    """A function that limits elements, by a number or a tensor each."""
+
+    parameters: tuple[str, ...] = ("min", "max")
+    """Names of the bounds, in order."""
+
+    op: str = "clamp"
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    module: type[nn.Module] = Clamp
+    """For numbers; a tensor is a limit by FloatFunctional.maximum or minimum."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EinsumForm:
     """A sum of products of two tensors by letters: a matrix product between movements."""
 
@@ -153,8 +170,8 @@ class RankedForm:
     gives: tuple[str, ...] = ("values", "indices")
     """What it returns; ("indices",) for a tensor of indices alone."""
 
-    pairwise: str | None = None
-    """The method of FloatFunctional that it means for two tensors."""
+    pairwise: Binary | None = None
+    """What it means for two tensors."""
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
     module: type[nn.Module] = TopIndices
@@ -163,6 +180,7 @@ class RankedForm:
 Recipe = (
     StackForm
     | AddcmulForm
+    | ClampForm
     | EinsumForm
     | Binary
     | Method

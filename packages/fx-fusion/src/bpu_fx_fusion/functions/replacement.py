@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from ..graph.constant_value import constant_value
 from ..graph.graph_module import GraphModuleWithAttr
-from ..graph.nodes import owner_of
+from ..graph.nodes import attribute_of, owner_of
 from ..modules.float_functional import FloatFunctional
 from ..modules.selection import Comparison
 from ..tracing.inplace import overwritten_input
@@ -68,7 +68,19 @@ class Call:
                 bound[name] = value
             else:
                 self.keep(f"the argument {name} is not supported")
-        return bound
+        return {name: self._number_of_constant(value) for name, value in bound.items()}
+
+    def _number_of_constant(self, value: Any) -> Any:
+        """Return the number that `torch.tensor(1.5)` in a forward is, any other argument as it is."""
+        if (
+            not isinstance(value, Node)
+            or value.op != "get_attr"
+            or not str(value.target).startswith("_tensor_constant")
+        ):
+            return value
+        found = attribute_of(self.gm, str(value.target))
+        is_number = isinstance(found, Tensor) and found.dim() == 0 and found.dtype is not torch.bool
+        return found.item() if is_number else value
 
     def is_boolean(self, value: Any) -> bool:
         """Tell whether a tensor holds truth values: in the example, or since it is a comparison."""

@@ -16,6 +16,7 @@ from .normalization import NORM_MODULES
 from .recipe import (
     AddcmulForm,
     Binary,
+    ClampForm,
     CompareForm,
     EinsumForm,
     LayerForm,
@@ -46,6 +47,14 @@ def _elementwise(*names: str) -> tuple[Callable[..., Any], ...]:
     homes = [(home, name + suffix) for name in names for home in (torch, Tensor) for suffix in ("", "_")]
     return tuple(getattr(home, name) for home, name in homes if hasattr(home, name))
 
+
+_AT_LEAST, _AT_MOST = (Step(to=elementwise.Clamp, keyword=name) for name in ("min", "max"))
+_MAXIMUM = Binary(
+    op="maximum", tensors="maximum", number_right=(_AT_LEAST,), number_left=(_AT_LEAST,), fixed={"out": None}
+)
+_MINIMUM = Binary(
+    op="minimum", tensors="minimum", number_right=(_AT_MOST,), number_left=(_AT_MOST,), fixed={"out": None}
+)
 
 _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (operator.add, operator.iadd, *_elementwise("add")): Binary(
@@ -79,8 +88,8 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (operator.matmul, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm): Binary(
         op="matmul", tensors="matmul", fixed={"out": None}
     ),
-    (torch.maximum, Tensor.maximum): Binary(op="maximum", tensors="maximum", fixed={"out": None}),
-    (torch.minimum, Tensor.minimum): Binary(op="minimum", tensors="minimum", fixed={"out": None}),
+    (torch.maximum, Tensor.maximum): _MAXIMUM,
+    (torch.minimum, Tensor.minimum): _MINIMUM,
     (torch.cat, torch.concat, torch.concatenate): Method(op="cat", parameters=("tensors", "dim"), fixed={"out": None}),
     (torch.sum, Tensor.sum): Method(op="sum", parameters=_REDUCTION, required="dim", fixed=_NO_DTYPE),
     (torch.mean, Tensor.mean): Method(op="mean", parameters=_REDUCTION, required="dim", fixed=_NO_DTYPE),
@@ -98,15 +107,19 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (F.leaky_relu,): ModuleForm(op="leaky_relu", module=nn.LeakyReLU, parameters=("negative_slope", "inplace")),
     (F.elu,): ModuleForm(op="elu", module=nn.ELU, parameters=("alpha", "inplace")),
     (F.selu, torch.selu): ModuleForm(op="selu", module=nn.SELU, parameters=("inplace",)),
+    (F.celu, torch.celu): ModuleForm(op="celu", module=nn.CELU, parameters=("alpha", "inplace")),
+    (F.mish,): ModuleForm(op="mish", module=nn.Mish, parameters=("inplace",)),
+    (F.softsign,): ModuleForm(op="softsign", module=nn.Softsign),
+    (F.logsigmoid,): ModuleForm(op="logsigmoid", module=nn.LogSigmoid),
     (F.softplus,): ModuleForm(op="softplus", module=nn.Softplus, parameters=("beta", "threshold")),
     (F.hardtanh,): ModuleForm(op="hardtanh", module=nn.Hardtanh, parameters=("min_val", "max_val", "inplace")),
     (F.softmax,): ModuleForm(
         op="softmax", module=nn.Softmax, parameters=("dim",), fixed={"_stacklevel": 3, "dtype": None}
     ),
     (torch.softmax, Tensor.softmax): ModuleForm(op="softmax", module=nn.Softmax, parameters=("dim",), fixed=_NO_DTYPE),
-    (*_elementwise("clamp", "clip"),): ModuleForm(
-        op="clamp", module=elementwise.Clamp, parameters=("min", "max"), at_call=("min", "max"), fixed={"out": None}
-    ),
+    _elementwise("clamp", "clip"): ClampForm(fixed={"out": None}),
+    _elementwise("clamp_min"): ClampForm(parameters=("min",), fixed={"out": None}),
+    _elementwise("clamp_max"): ClampForm(parameters=("max",), fixed={"out": None}),
     (F.dropout,): ModuleForm(
         op="dropout", module=nn.Dropout, parameters=("p", "training", "inplace"), training_flag="training"
     ),
@@ -175,9 +188,9 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
     (torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_): ModuleForm(
         op="masked_fill", module=selection.MaskedFill, parameters=("mask", "value"), at_call=("mask",)
     ),
-    (torch.max, Tensor.max): RankedForm(op="max", parameters=_REDUCTION, pairwise="maximum", fixed={"out": None}),
+    (torch.max, Tensor.max): RankedForm(op="max", parameters=_REDUCTION, pairwise=_MAXIMUM, fixed={"out": None}),
     (torch.min, Tensor.min): RankedForm(
-        op="min", parameters=_REDUCTION, pairwise="minimum", largest=False, fixed={"out": None}
+        op="min", parameters=_REDUCTION, pairwise=_MINIMUM, largest=False, fixed={"out": None}
     ),
     (torch.argmax, Tensor.argmax): RankedForm(op="argmax", parameters=_REDUCTION, gives=("indices",)),
     (torch.argmin, Tensor.argmin): RankedForm(op="argmin", parameters=_REDUCTION, gives=("indices",), largest=False),
@@ -254,6 +267,7 @@ _ROWS: Final[dict[tuple[Callable[..., Any], ...], Recipe]] = {
 }
 
 _LAYERS: Final[dict[Callable[..., Any], Recipe]] = {
+    F.prelu: LayerForm(op="prelu", layer=nn.PReLU),
     F.linear: LayerForm(op="linear", layer=nn.Linear),
     F.conv2d: LayerForm(op="conv2d", layer=nn.Conv2d),
     F.conv3d: LayerForm(op="conv3d", layer=nn.Conv3d),

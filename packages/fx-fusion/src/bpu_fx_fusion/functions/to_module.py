@@ -12,13 +12,14 @@ from ..graph.nodes import called_function
 from ..graph.tensor_flow import non_tensors
 from ..report import KeptFunction
 from ..tracing.inplace import forward_overwritten, is_view
-from .arithmetic import addcmul, binary, method, stack
+from .arithmetic import addcmul, binary, clamp, method, stack
 from .choice import compared, ranked, where
 from .einsum import einsum
 from .module import layer, module_form, norm
 from .recipe import (
     AddcmulForm,
     Binary,
+    ClampForm,
     CompareForm,
     EinsumForm,
     LayerForm,
@@ -36,13 +37,14 @@ from .table import recipe_of
 _PASSES: Final[tuple[tuple[type, ...], ...]] = (
     (LayerForm,),
     (NormForm,),
-    (Binary, Method, ModuleForm, StackForm, AddcmulForm, EinsumForm, CompareForm, WhereForm, RankedForm),
+    (Binary, Method, ModuleForm, StackForm, AddcmulForm, ClampForm, EinsumForm, CompareForm, WhereForm, RankedForm),
 )
 """Recipes in the order of their turn. Layers come first: what their weights are computed from goes away with them."""
 
 FORMS: Final[Mapping[type, Callable[[Call, Any], Node | None]]] = {
     AddcmulForm: lambda call, recipe: addcmul(call),
     Binary: binary,
+    ClampForm: clamp,
     CompareForm: compared,
     EinsumForm: lambda call, recipe: einsum(call),
     LayerForm: layer,

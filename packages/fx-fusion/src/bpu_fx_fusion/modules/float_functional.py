@@ -30,6 +30,28 @@ class FloatFunctional(nn.Module):
             "FloatFunctional is not called itself: call one of its methods, for example `self.add.add(x, y)`."
         )
 
+    def max(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse: ``maximum`` is meant, or the largest along an axis.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            "FloatFunctional.max says not which is meant: call maximum(x, y) for two tensors, torch.max(x, dim) along "
+            "an axis."
+        )
+
+    def min(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse: ``minimum`` is meant, or the smallest along an axis.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            "FloatFunctional.min says not which is meant: call minimum(x, y) for two tensors, torch.min(x, dim) along "
+            "an axis."
+        )
+
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Return x + y."""
         return torch.add(x, y)

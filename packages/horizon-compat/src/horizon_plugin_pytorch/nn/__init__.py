@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch.nn import LayerNorm as LayerNorm
-
 from bpu_fx_fusion import Acos as Acos
 from bpu_fx_fusion import Acosh as Acosh
 from bpu_fx_fusion import Asin as Asin
@@ -22,6 +20,7 @@ from bpu_fx_fusion import Floor as Floor
 from bpu_fx_fusion import GridSample as GridSample
 from bpu_fx_fusion import HardLog as HardLog
 from bpu_fx_fusion import Interpolate as Interpolate
+from bpu_fx_fusion import LayerNorm as LayerNorm
 from bpu_fx_fusion import MultiScaleRoIAlign as MultiScaleRoIAlign
 from bpu_fx_fusion import Pow as Pow
 from bpu_fx_fusion import Reciprocal as Reciprocal

@@ -17,7 +17,7 @@ from bpu_qconfig import FakeQuantize, FixedScaleObserver, QConfig
 
 from ..capture.captured_tensor import CapturedTensor, capturing
 from ..derived import Derived
-from ..errors import ArgumentError, CaptureError
+from ..errors import ArgumentError, CaptureError, InputError
 from ..op import Operator, OpRow, Output
 from ..qat_module import QATModule
 from ..qtensor import QTensor
@@ -73,6 +73,13 @@ class DeQuantStub(nn.Module):
         return x
 
 
+def _expect_tensor(x: Any, path: str) -> None:
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"{path} (QuantStub) expected a tensor, got {type(x).__name__}; several inputs of a model are a tuple"
+        )
+
+
 class QuantizedQuantStub(QuantizedModule):
     """Rounds numbers, as float32, to the nearest step, ties to even; passes on a tensor that is quantized already.
 
@@ -102,6 +109,7 @@ class QuantizedQuantStub(QuantizedModule):
                 "torch.compile, torch.export with strict=True and torch before 2.7 follow no such model; torch.export "
                 "takes it with strict=False, and any torch takes plain_module(quantized, *inputs)"
             )
+        _expect_tensor(x, self.path)
         return QTensor(quantize(x, self.scale, self.dtype), self.scale, None, self.dtype)
 
     def _get_name(self) -> str:
@@ -130,6 +138,7 @@ class QATQuantStub(QATModule):
         if isinstance(x, QTensor):
             self.activation_post_process.set_qparams(x.scale.detach())
             return x
+        _expect_tensor(x, self.path)
         return self.quantize_output(x.to(torch.float32))
 
     @classmethod

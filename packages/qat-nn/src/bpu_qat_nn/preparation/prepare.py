@@ -129,6 +129,8 @@ def prepare_calibration_fx(
 
 
 def _expect_float(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"expected a float model, a torch.nn.Module, got {model!r}")
     if isinstance(model, (ObservedGraphModule, QuantizedGraphModule)):
         raise ArgumentError(f"expected a float model, got one that is {type(model).__mro__[1].__name__} already")
     for name, module in model.named_modules():

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from bpu_fx_fusion import FloatFunctional, Rsqrt
+from bpu_fx_fusion import FloatFunctional, LayerNorm, Rsqrt
 from bpu_kernels.dtypes import QuantDType, qint16
 from bpu_kernels.march import MarchRow
 
@@ -195,7 +195,9 @@ _KERNELS = ("conv2d", "add", "mul", "lut16", "rescale")
 _NOTE = "Computed in known operators of 16 bits, exactly as these compute; the vendor's own rule is not known."
 
 ROWS = (
-    OpRow(name="LayerNorm", floats=(nn.LayerNorm, nn.RMSNorm), qat=QATLayerNorm, kernels=_KERNELS, note=_NOTE),
+    OpRow(
+        name="LayerNorm", floats=(nn.LayerNorm, LayerNorm, nn.RMSNorm), qat=QATLayerNorm, kernels=_KERNELS, note=_NOTE
+    ),
     OpRow(
         name="GroupNorm",
         floats=(nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
