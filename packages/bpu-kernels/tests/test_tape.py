@@ -86,7 +86,23 @@ def two_tables(between: Callable[[Any], Any], x: Any) -> Any:
 def noted_copy(x: Any) -> Any:
     """Return a copy in row-major order that the tape is told of."""
     copy = x.transpose(1, 2).reshape(len(x), -1)
-    torch_ops.noted_copy(x.transpose(1, 2), copy)
+    tell(x.transpose(1, 2), copy)
+    return copy
+
+
+def tell(x: Any, copy: Any, move: Any = None) -> None:
+    tape = torch_ops.open_tape()
+    if tape is not None:
+        tape.copied(x, copy, move)
+
+
+def rolled(x: Any) -> Any:
+    """Return elements that were picked along two axes, of which the tape is told."""
+
+    def move(y: Any) -> Any:
+        return y.roll((1, -2), (1, 2)).flip(0).repeat(1, 1, 2)
+
+    tell(x, copy := move(x), move)
     return copy
 
 
@@ -101,8 +117,20 @@ SEEN_ANOTHER_WAY: dict[str, Callable[[Any], Any]] = {
     "an axis split": lambda x: x.unflatten(2, (2, 2)).transpose(1, 2),
     "repeated": lambda x: x[:, :1].expand(-1, 5, -1),
     "a copy that was noted": noted_copy,
+    "elements picked axis by axis": rolled,
 }
+
+
+def along_a_diagonal(x: Any) -> Any:
+    def move(y: Any) -> Any:
+        return y[:, [0, 1, 2], [0, 1, 2]]
+
+    tell(x, copy := move(x), move)
+    return copy
+
+
 MADE_BY_TORCH: dict[str, Callable[[Any], Any]] = {
+    "picked along two axes at once": along_a_diagonal,
     "a copy": lambda x: x.clone(),
     "written over": lambda x: x.add_(1),
     "of another type": lambda x: x.view(torch.int16).to(torch.int8),

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
 from bpu_kernels.engine import native_available
-from bpu_kernels.torch_ops import Recording
-from bpu_qat_nn import DeQuantStub, QuantizedGraphModule, QuantStub, convert_fx
+from bpu_kernels.torch_ops import Recording, tape_of
+from bpu_qat_nn import DeQuantStub, QTensor, QuantizedGraphModule, QuantStub, convert_fx
+from bpu_qat_nn.qtensor import plain
 from bpu_qat_nn.testing import NETS, calibrate, differing, prepared, real_inputs
 from bpu_qconfig import default_qat_out_8bit_fake_quant_qconfig
 
@@ -113,6 +114,8 @@ JOINED_AND_MOVED: dict[str, tuple[Callable[..., Tensor], int]] = {
     "padded": (lambda x: F.pad(x, (1, 2, 0, 1)), 4),
     "parts": (lambda x: torch.cat([part.sigmoid() for part in x.chunk(2, 1)][::-1], 1), 4),
     "every second place": (lambda x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 1), 8),
+    "rolled": (lambda x: x.roll((1, -2), (2, 3)), 4),
+    "picked": (lambda x: x[:, [2, 0, 1, 1]].repeat(1, 2, 1, 1), 8),
     "stacked": (lambda x: torch.stack([x, x], 1).flatten(1, 2), 8),
     "shuffled": (lambda x: F.pixel_shuffle(x, 2), 1),
     "shuffled by the shape": (lambda x: x.view(x.size(0), 2, x.shape[1] // 2, 6, 6).transpose(1, 2).flatten(1, 2), 4),
@@ -132,6 +135,27 @@ def test_what_joins_and_moves_is_in_the_one_call(name: str, runs: list[int]) -> 
     for x in (FIRST, SECOND):
         assert torch.equal(quantized(*x), model(*x))
     assert len(runs) == 2
+
+
+MOVED_BY_INTEGERS: dict[str, Callable[[Any, Any], object]] = {
+    "an element": lambda x, i: x[i[0]],
+    "some elements": lambda x, i: x[:, i],
+    "a part": lambda x, i: x[:, : i[0]],
+    "index_select": lambda x, i: x.index_select(1, i),
+    "narrow": lambda x, i: x.narrow(1, i[0], 1),
+    "roll": lambda x, i: x.roll(i[0], 1),
+}
+
+
+@pytest.mark.parametrize("name", MOVED_BY_INTEGERS)
+def test_movement_that_depends_on_integers_is_not_recorded(name: str) -> None:
+    x = QTensor(torch.arange(24, dtype=torch.int8).reshape(2, 3, 4), 1.0)
+    index = QTensor(torch.tensor([1, 0], dtype=torch.int32), 1.0, dtype="qint32")
+    with tape_of([plain(x), plain(index)]) as tape:
+        x.flip(0)
+        assert tape.is_whole
+        MOVED_BY_INTEGERS[name](x, index)
+    assert not tape.is_whole
 
 
 @needs_engine

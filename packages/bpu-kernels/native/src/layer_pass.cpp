@@ -137,14 +137,6 @@ BPU_INLINE void for_runs(const BpuLayer& l, int64_t offset, int64_t count, const
   }
 }
 
-BPU_INLINE void activate(int32_t activation, int64_t length, float* real) {
-  if (activation == 1) {
-    for (int64_t i = 0; i < length; ++i) real[i] = real[i] < 0.0f ? 0.0f : real[i];
-  } else if (activation == 2) {
-    for (int64_t i = 0; i < length; ++i) real[i] = clamp(real[i], 0.0f, 6.0f);
-  }
-}
-
 // Packs where the gradients of activation and saturation both pass.
 BPU_INLINE void pack_passes(const BpuLayer& l, int64_t length, const float* BPU_RESTRICT real, uint8_t* bits) {
   const float low = l.activation == 0 ? l.pass_low : std::max(l.pass_low, 0.0f);
@@ -221,7 +213,6 @@ BPU_INLINE void extremes_block(const BpuLayer& l, const Parameters& p, const Blo
   for_runs(l, offset, count,
            [&](const Run& run) BPU_INLINE_LAMBDA { real_values<kVaries, kAdds>(p, block, run, real); });
   found.unordered |= has_nan(real, count);
-  activate(l.activation, count, real);
   float low = found.low, high = found.high;
   for (int64_t i = 0; i < count; ++i) {
     low = real[i] < low ? real[i] : low;
@@ -324,6 +315,12 @@ BPU_CLONES void gradient_blocks(const BpuLayer& l, const float* gradient, const 
   for (std::size_t c = 0; sums != nullptr && c < partial.size(); ++c) sums[c] += static_cast<double>(partial[c]);
 }
 
+// Activations never fall, so the ends of what they give are what they give of the ends.
+float activated(int32_t activation, float real) {
+  const float positive = activation != 0 && real < 0.0f ? 0.0f : real;
+  return activation == 2 && positive > 6.0f ? 6.0f : positive;
+}
+
 }  // namespace
 
 void layer_range(const BpuLayer& layer, const float* accumulators, float* found, int threads) {
@@ -339,8 +336,8 @@ void layer_range(const BpuLayer& layer, const float* accumulators, float* found,
     all.unordered |= part.unordered;
   });
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  found[0] = all.unordered ? nan : all.low;
-  found[1] = all.unordered ? nan : all.high;
+  found[0] = all.unordered ? nan : activated(layer.activation, all.low);
+  found[1] = all.unordered ? nan : activated(layer.activation, all.high);
 }
 
 void layer_output(const BpuLayer& layer, const float* accumulators, int8_t* steps, float* values, uint8_t* mask,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from bpu_fx_fusion import ChannelShuffle
 from bpu_kernels.dtypes import qint32
@@ -140,6 +141,15 @@ class Movement:
     """The quantized tensor that is moved."""
     apply: Callable[[Any], Any]
     """The call as a function of the tensor alone."""
+    others: tuple[Any, ...] = ()
+    """The other arguments."""
+
+    @property
+    def depends(self) -> bool:
+        """Whether other quantized tensors say what is moved, as indices can be, and the ends of slices."""
+        leaves = tree_leaves(self.others)
+        ends = [end for leaf in leaves if isinstance(leaf, slice) for end in (leaf.start, leaf.stop, leaf.step)]
+        return any(hasattr(each, "per_channel_axis") for each in (*leaves, *ends))
 
 
 def movement(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Movement | None:
@@ -161,9 +171,9 @@ def movement(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
             "which its scale belongs; leave the type out, x.to(device) moves it"
         )
     if args:
-        return Movement(name, kind, first, lambda tensor: func(tensor, *args[1:], **kwargs))
+        return Movement(name, kind, first, lambda tensor: func(tensor, *args[1:], **kwargs), tuple(rest))
     keyword = next(iter(kwargs))
-    return Movement(name, kind, first, lambda tensor: func(**{**kwargs, keyword: tensor}))
+    return Movement(name, kind, first, lambda tensor: func(**{**kwargs, keyword: tensor}), tuple(rest))
 
 
 def _like_another(name: str, func: Callable[..., Any], args: Sequence[Any]) -> tuple[Callable[..., Any], Sequence[Any]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from bpu_kernels.dtypes import QuantDType, quant_dtype
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
-from bpu_kernels.torch_ops import noted_copy, run
+from bpu_kernels.torch_ops import Tape, open_tape, run
 
 from .errors import ArgumentError, NotOnGridError, QTensorError
 from .moves import QUERIES, SEQUENCES, Movement, moved_axis, movement
@@ -256,14 +256,22 @@ def _moved(moves: Movement) -> Any:
     source: QTensor = moves.source
     with torch._C.DisableTorchFunctionSubclass():
         moved = moves.apply(plain(source))
-        if moves.kind in ("reshape", "same"):
-            noted_copy(plain(source), moved)
+        tape = open_tape()
+        if tape is not None:
+            _note(moves, moved, tape)
         steps = None if source._steps is None else moves.apply(source._steps)
         axis = moved_axis(moves) if source._axis >= 0 else -1
     if isinstance(moved, (tuple, list)):
         parts = [None] * len(moved) if steps is None else steps
         return tuple(source.like(part, axis, part_steps) for part, part_steps in zip(moved, parts, strict=True))
     return source.like(moved, axis, steps)
+
+
+def _note(moves: Movement, moved: Any, tape: Tape) -> None:
+    """Tell a tape what torch has copied; a movement that depends on other integers is none for it."""
+    tape.is_whole &= not moves.depends
+    if isinstance(moved, Tensor):
+        tape.copied(plain(moves.source), moved, moves.apply if moves.kind in ("slice", "copies") else None)
 
 
 def _refusal(name: str) -> str:

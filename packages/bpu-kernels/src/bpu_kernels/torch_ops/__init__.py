@@ -13,9 +13,10 @@ from .contents import Contents
 from .histogram import count_magnitudes
 from .layer_pass import LayerPass, has_passes
 from .native import in_real_memory
+from .picked import picked, runs
 from .ranges import Range, follow_ends, observe_rows, row_ends
 from .run import CHANNEL_FIRST, channel_first, run, tensors_to_numpy
-from .tape import Recording, Tape, noted_copy, tape_of
+from .tape import Recording, Tape, open_tape, tape_of
 from .training_pass import LayerTraining, OutputMask, Outputs, RowMask, Rows, row_values, train_rows
 from .weighted import accumulate, finish
 
@@ -39,11 +40,13 @@ __all__ = [
     "has_passes",
     "in_order",
     "in_real_memory",
-    "noted_copy",
     "observe_rows",
+    "open_tape",
+    "picked",
     "row_ends",
     "row_values",
     "run",
+    "runs",
     "tape_of",
     "tensors_to_numpy",
     "train_rows",

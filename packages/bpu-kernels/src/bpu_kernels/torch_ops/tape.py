@@ -8,10 +8,11 @@ Program.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -23,14 +24,19 @@ from ..errors import InvalidProgramError, UnsupportedError
 from ..fields import map_arrays, stored_array
 from ..kernel import Kernel, TensorSpec
 from ..march import MarchRow
+from ..ops.concat import Concat
 from ..ops.elementwise import Add, AddScaled, Extremum, Mul
-from ..ops.layout import Reshape, Transpose
+from ..ops.layout import Reshape, Slice, Transpose
 from ..program import Program
 from ..program_graph import Node, ProgramInput, ProgramOutput
+from .picked import picked, runs
 from .seen import seen
 from .stored import QUANT_DTYPES
 
-__all__ = ["Recording", "Tape", "by_stride", "noted", "noted_copy", "tape_of"]
+__all__ = ["Recording", "Tape", "by_stride", "noted", "open_tape", "tape_of"]
+
+Move = Callable[[Tensor], Tensor]
+"""A function of torch that moves elements."""
 
 _SCALE = (1.0,)
 """Of every tensor: integers do not depend on what they mean."""
@@ -56,7 +62,7 @@ class Tape:
     nodes: list[Node] = field(default_factory=list)
     marches: set[MarchRow] = field(default_factory=set)
     is_whole: bool = True
-    """Whether everything that was read was on the tape."""
+    """Whether everything that was read was on the tape, and every step is one that other inputs take too."""
     _written: dict[int, _Written] = field(default_factory=dict)
     """By address of the storage."""
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -81,10 +87,18 @@ class Tape:
         arrays = map_arrays(kernel, lambda path, tensor: stored_array(path, tensor.detach().numpy()))
         self._write(self._add(arrays, tuple(names), tuple(out.shape)), out)
 
-    def copied(self, x: Tensor, out: Tensor) -> None:
-        """Note that torch has copied a tensor's elements, in row-major order, where it has not only seen them."""
-        name = self._name(x) if self._at(out) is None and x.numel() == out.numel() else None
-        if name is not None:
+    def copied(self, x: Tensor, out: Tensor, move: Move | None = None) -> None:
+        """Note that torch has copied a tensor's elements where it has not only seen them.
+
+        Args:
+            x: the tensor.
+            out: the copy, of the same elements in row-major order if there is no ``move``.
+            move: picks elements axis by axis.
+        """
+        name = self._name(x) if self._at(out) is None else None
+        if name is not None and move is not None:
+            name = self._picked(name, x.shape, move)
+        if name is not None and prod(self._shapes[name]) == out.numel():
             self._write(name, out)
 
     def recording(self, outputs: Sequence[Tensor]) -> Recording | None:
@@ -145,6 +159,30 @@ class Tape:
                 name = self._applied(kernel, name, times)
             self._seen[key] = name
         return self._seen[key]
+
+    def _picked(self, name: str, shape: Sequence[int], move: Move) -> str | None:
+        """Return the tensor of the Program that joins the runs of elements that are picked along each axis."""
+        found = picked(shape, move)
+        if found is None:
+            return None
+        picks = found[1]
+        whole = (1,) * (len(picks) - len(shape)) + tuple(shape)
+        name = self._shaped(name, whole)
+        for axis, pick in enumerate(picks):
+            parts = [self._along(name, axis, run) for run in runs(pick)]
+            shape = (*whole[:axis], len(pick), *whole[axis + 1 :])
+            name = parts[0] if len(parts) == 1 else self._add(Concat(axis=axis), tuple(parts), shape)
+            whole = shape
+        return name
+
+    def _along(self, name: str, axis: int, run: range) -> str:
+        """Return the tensor of the Program that holds some elements of one axis."""
+        taken = [range(n) for n in self._shapes[name]]
+        if run == taken[axis]:
+            return name
+        taken[axis] = run
+        start, stop, step = (tuple(getattr(each, end) for each in taken) for end in ("start", "stop", "step"))
+        return self._applied(Slice(start=start, stop=stop, step=step), name, 1)
 
     def _in_memory_order(self, written: _Written) -> str:
         order = by_stride(written.tensor)
@@ -215,16 +253,14 @@ def tape_of(inputs: Sequence[Tensor]) -> Iterator[Tape]:
 
 def noted(kernel: Kernel, row: MarchRow, operands: Sequence[Tensor], out: Tensor) -> None:
     """Note on the open tape, if there is one, what has run; see ``Tape.note``."""
-    tape = _open.get()
+    tape = open_tape()
     if tape is not None:
         tape.note(kernel, row, operands, out)
 
 
-def noted_copy(x: Tensor, out: Tensor) -> None:
-    """Note on the open tape, if there is one, that torch has copied elements; see ``Tape.copied``."""
-    tape = _open.get()
-    if tape is not None:
-        tape.copied(x, out)
+def open_tape() -> Tape | None:
+    """Return the tape on which is noted what runs here; None if there is none."""
+    return _open.get()
 
 
 def _input(index: int) -> str:

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import LoweringError
-
 __all__ = [
     "Order",
     "Shuffle",
@@ -25,8 +23,6 @@ __all__ = [
     "identity",
     "order_after_squeeze",
     "permuted_axes",
-    "picked",
-    "runs",
     "shape_after",
     "windows",
 ]
@@ -99,52 +95,6 @@ def windows(shape: Sequence[int], move: Move) -> list[Window] | None:
     if any(part.untyped_storage()._cdata != whole for part in parts):
         return None
     return [_window(source, part) for part in parts]
-
-
-def picked(shape: Sequence[int], move: Move, name: str) -> tuple[tuple[int, ...], list[list[int]]]:
-    """Return the shape that a copying movement gives, and for each of its axes which elements are taken.
-
-    Axes are lined up at the end, as broadcasting does it.
-
-    Raises:
-        LoweringError: what is taken of one axis depends on the position along another.
-    """
-    numbers = torch.arange(prod(shape)).reshape(tuple(shape))
-    moved: torch.Tensor = move(numbers)
-    found = tuple(moved.shape)
-    lined = (1,) * (len(found) - len(shape)) + tuple(shape)
-    if len(lined) == len(found):
-        strides = torch.empty(lined, device="meta").stride()
-        picks = [_pick(moved, axis, n, stride) for axis, (n, stride) in enumerate(zip(lined, strides, strict=True))]
-        again = numbers.reshape(lined)
-        for axis, pick in enumerate(picks):
-            again = again.index_select(axis, torch.tensor(pick))
-        if torch.equal(again, moved):
-            return found, picks
-    raise LoweringError(f"{name} picks elements by more than one axis at once, for which there is no operator")
-
-
-def _pick(moved: torch.Tensor, axis: int, length: int, stride: int) -> list[int]:
-    """Return which elements of an axis the first row of a movement's result takes."""
-    row = moved[tuple(slice(None) if each == axis else 0 for each in range(moved.dim()))]
-    return [int(number) // stride % length for number in row]
-
-
-def runs(pick: Sequence[int]) -> list[range]:
-    """Split positions into ranges of rising steps, as few as come of taking each as long as it goes."""
-    found: list[range] = []
-    at = 0
-    while at < len(pick):
-        step = pick[at + 1] - pick[at] if at + 1 < len(pick) else 1
-        end = at + 1
-        while step > 0 and end < len(pick) and pick[end] - pick[end - 1] == step:
-            end += 1
-        # Two neighbours far apart are no run; the second may begin a longer one.
-        if end - at == 2 and step > 1 and end < len(pick):
-            end = at + 1
-        found.append(range(pick[at], pick[end - 1] + 1, step if end - at > 1 else 1))
-        at = end
-    return found
 
 
 def _window(source: torch.Tensor, part: torch.Tensor) -> Window:

@@ -12,8 +12,10 @@ from torch import Tensor
 from bpu_kernels.dtypes import QuantDType
 from bpu_kernels.ops.concat import Concat
 from bpu_kernels.ops.layout import Slice
+from bpu_kernels.torch_ops import picked, runs
 from bpu_qat_nn.moves import Movement, moved_axis, movement
 
+from ..errors import LoweringError
 from .layout import (
     Order,
     Shuffle,
@@ -22,8 +24,6 @@ from .layout import (
     identity,
     order_after_squeeze,
     permuted_axes,
-    picked,
-    runs,
     shape_after,
     windows,
 )
@@ -114,7 +114,12 @@ class StoredTensor:
 
     def _copied(self, moves: Movement, channel_axis: int) -> Self:
         """Pick elements axis by axis: each run of neighbours is a slice, and the slices are joined."""
-        shape, picks = picked(self.shape, moves.apply, moves.name)
+        found = picked(self.shape, moves.apply)
+        if found is None:
+            raise LoweringError(
+                f"{moves.name} picks elements by more than one axis at once, for which there is no operator"
+            )
+        shape, picks = found
         x = self.unshuffled()._reshaped((1,) * (len(shape) - len(self.shape)) + self.shape, channel_axis)
         for axis, pick in enumerate(picks):
             x = x._joined(axis, [x._along(axis, run) for run in runs(pick)])
