@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,10 +29,9 @@ from .layout import (
 )
 from .recorder import Recorded, Recorder
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["StoredTensor"]
+
+_T = TypeVar("_T", bound="StoredTensor")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class StoredTensor:
     """Axis of a scale per channel, which is the last one in memory; -1 for one scale."""
     shuffle: Shuffle | None = None
 
-    def repeated(self, batch: int) -> Self:
+    def repeated(self: _T, batch: int) -> _T:
         """Return a constant of batch 1 once for every element of a batch."""
         if self.value.kernel is None or self.shape[0] != 1 or batch == 1:
             return self
@@ -57,14 +56,14 @@ class StoredTensor:
         value = self.recorder.constant(integers.repeat(batch, *[1] * (integers.dim() - 1)), self.dtype, self.scale)
         return replace(self, value=value, shape=(batch, *self.shape[1:]))
 
-    def with_shape(self, shape: tuple[int, ...]) -> Self:
+    def with_shape(self: _T, shape: tuple[int, ...]) -> _T:
         """Return the same elements in another shape, in torch's order."""
         moves = movement(torch.Tensor.reshape, (self, shape), {})
         assert moves is not None
-        reshaped: Self = self.moved(moves)
+        reshaped: _T = self.moved(moves)
         return reshaped
 
-    def to_order(self, order: Order) -> Self:
+    def to_order(self: _T, order: Order) -> _T:
         """Return the same tensor stored in another order."""
         x = self.unshuffled()
         if x.order == order:
@@ -84,7 +83,7 @@ class StoredTensor:
         moved = self.recorder.transpose(self.recorder.reshape(self.value, (1, *stored)), (0, *(1 + a for a in axes)))
         return self.recorder.reshape(moved, tuple(stored[axis] for axis in axes))
 
-    def unshuffled(self) -> Self:
+    def unshuffled(self: _T) -> _T:
         """Return the same tensor with a flattened axis in torch's order."""
         if self.shuffle is None:
             return self
@@ -112,7 +111,7 @@ class StoredTensor:
         several = isinstance(moves.apply(torch.empty(self.shape, device="meta")), (tuple, list))
         return tuple(parts) if several else parts[0]
 
-    def _copied(self, moves: Movement, channel_axis: int) -> Self:
+    def _copied(self: _T, moves: Movement, channel_axis: int) -> _T:
         """Pick elements axis by axis: each run of neighbours is a slice, and the slices are joined."""
         found = picked(self.shape, moves.apply)
         if found is None:
@@ -125,7 +124,7 @@ class StoredTensor:
             x = x._joined(axis, [x._along(axis, run) for run in runs(pick)])
         return x._reshaped(shape, channel_axis)
 
-    def _along(self, axis: int, run: range) -> Self:
+    def _along(self: _T, axis: int, run: range) -> _T:
         """Take some elements of one axis."""
         if run == range(self.shape[axis]):
             return self
@@ -135,7 +134,7 @@ class StoredTensor:
         start, stop = (tuple(getattr(taken, end) for taken in each) for end in ("start", "stop"))
         return self._cut(Window(start, stop, tuple(taken.step for taken in each), kept), self.per_channel_axis)
 
-    def _joined(self, axis: int, parts: list[Self]) -> Self:
+    def _joined(self: _T, axis: int, parts: list[_T]) -> _T:
         if len(parts) == 1:
             return parts[0]
         order = parts[0].order
@@ -144,7 +143,7 @@ class StoredTensor:
         lengths = [sum(part.shape[axis] for part in parts) if i == axis else n for i, n in enumerate(self.shape)]
         return replace(parts[0], value=value, shape=tuple(lengths))
 
-    def _permuted(self, axes: Order) -> Self:
+    def _permuted(self: _T, axes: Order) -> _T:
         place = {old: new for new, old in enumerate(axes)}
         shuffle = None if self.shuffle is None else replace(self.shuffle, axis=place[self.shuffle.axis])
         return replace(
@@ -155,7 +154,7 @@ class StoredTensor:
             shuffle=shuffle,
         )
 
-    def _reshaped(self, shape: tuple[int, ...], channel_axis: int) -> Self:
+    def _reshaped(self: _T, shape: tuple[int, ...], channel_axis: int) -> _T:
         if shape == self.shape:
             return self
         if channel_axis >= 0:
@@ -172,7 +171,7 @@ class StoredTensor:
         value = x.recorder.reshape(x.value, shape)
         return replace(x, value=value, shape=shape, order=identity(len(shape)))
 
-    def _reshaped_beside_channels(self, shape: tuple[int, ...], channel_axis: int) -> Self:
+    def _reshaped_beside_channels(self: _T, shape: tuple[int, ...], channel_axis: int) -> _T:
         """Regroup the other axes and leave the channels last, where a Program has its scales per channel."""
         before, after = (
             (*(axis for axis in range(rank) if axis != channels), channels)
@@ -182,7 +181,7 @@ class StoredTensor:
         value = x.recorder.reshape(x.value, tuple(shape[axis] for axis in after))
         return replace(x, value=value, shape=shape, order=after, per_channel_axis=channel_axis)
 
-    def _squeezed(self, shape: tuple[int, ...], order: Order) -> Self:
+    def _squeezed(self: _T, shape: tuple[int, ...], order: Order) -> _T:
         """Add or drop axes of length 1: memory stays as it is."""
         old, new = ([axis for axis, n in enumerate(s) if n != 1] for s in (self.shape, shape))
         renamed = dict(zip(old, new, strict=True))
@@ -190,7 +189,7 @@ class StoredTensor:
         shuffle = None if self.shuffle is None else replace(self.shuffle, axis=renamed[self.shuffle.axis])
         return replace(self, value=value, shape=shape, order=order, shuffle=shuffle)
 
-    def _cut(self, window: Window, channel_axis: int) -> Self:
+    def _cut(self: _T, window: Window, channel_axis: int) -> _T:
         x = self.unshuffled()
         if window.stop == x.shape and not any(window.start) and set(window.step) <= {1}:
             return x._reshaped(window.shape, channel_axis)
