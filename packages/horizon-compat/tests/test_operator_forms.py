@@ -134,6 +134,7 @@ BOTH = {
     "BatchNorm2d_alone": of(lambda: nn.BatchNorm2d(4)),
     "deconv_bn_relu": of(lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.BatchNorm2d(4), nn.ReLU())),
     "horizon.nn.ChannelShuffle": of(lambda: horizon_nn.ChannelShuffle(shuffle_index=[3, 1, 0, 2])),
+    "F.channel_shuffle": form(lambda x: F.channel_shuffle(x, 2)),
     "Dropout2d": of(nn.Dropout2d),
 }
 """What both marches document, or is made of what they do."""

@@ -106,7 +106,7 @@ LAYOUT = {
     "unfold_windows": OperatorCase(make=calls(lambda x: x.unfold(2, 4, 3).unfold(3, 2, 2)), marches=BAYES),
     "pixel_shuffle": OperatorCase(make=lambda: nn.PixelShuffle(2), marches=BAYES),
     "pixel_unshuffle": OperatorCase(make=lambda: nn.PixelUnshuffle(2), marches=BAYES),
-    "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4), marches=BAYES),
+    "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4)),
     "channel_shuffle_by_index": OperatorCase(make=lambda: ChannelShuffle([0, 4, 1, 5, 7, 6, 3, 2])),
     "unsqueeze_squeeze": OperatorCase(make=calls(lambda x: x.unsqueeze(2).squeeze(2)), shapes=((2, 9),)),
 }
