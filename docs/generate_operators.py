@@ -164,7 +164,7 @@ def refusals(method: str) -> str:
     """Return what the marches refuse of a method that is called with int8 tensors, reductions over the channels."""
     if method not in METHODS:
         return ""
-    texts = {str(march): METHODS[method].limits(row, qint8, [qint8], {"dim": 1}) for march, row in MARCHES.items()}
+    texts = {str(march): METHODS[method].limits(row, qint8, [qint8], {"dim": 3}) for march, row in MARCHES.items()}
     refused = {march: f"refused, {'; '.join(reasons)}" for march, reasons in texts.items() if reasons}
     return by_march(refused)
 

@@ -36,13 +36,6 @@ pytestmark = [
 STRICT = ("conv2d_1x1", "linear_add_relu", "maximum", "topk_values", "eq_number", "resnet", "fpn", "yolo")
 """Cases that are followed by dynamo too, which takes seconds; the operators that it then meets are the same."""
 
-OPEN_BATCH = (
-    *("conv2d_large_patches", "conv2d_far_dilated", "batch_norm1d_alone", "mean_channels", "sum_neighbouring_axes"),
-    *("unfold", "fold", "amax_channels", "softmax", "layer_norm", "layer_norm_of_map", "group_norm", "attention"),
-    *("multihead_attention", "correlation_of_points", "prelu", "prelu_one_slope", "matmul", *NETS),
-)
-"""Cases that are exported with the batch left open: nets, and the operators that reshape or broadcast it."""
-
 
 def converted(case: Any) -> QuantizedGraphModule:
     march = case.marches[-1]
@@ -124,7 +117,8 @@ def test_exported_model_is_the_model_and_its_program(name: str) -> None:
     model = converted(case)
     if not (all(each.is_floating_point() for each in model.parameters()) or loads_parameters_of_integers()):
         pytest.skip("this torch does not load exported parameters that are no floating-point numbers")
-    exported = assert_exports(model, case.shapes, strict=False, open_batch=name in OPEN_BATCH)
+    open_batch = name in NETS or case.open_batch
+    exported = assert_exports(model, case.shapes, strict=False, open_batch=open_batch)
     assert_program(exported, model, real_inputs(case.shapes, 3))
 
 

@@ -90,6 +90,8 @@ BOTH = {
     "mul_by_zero": form(lambda x: x * 0),
     "cat_by_default": functional(lambda f, x, y: f.cat([x, y], 1), MAP, MAP),
     "mean_of_height_and_width": form(lambda x: torch.mean(x, dim=[2, 3], keepdim=True)),
+    "mean_of_channels": form(lambda x: torch.mean(x, 1, keepdim=True)),
+    "sum_of_channels": form(lambda x: x.sum(1)),
     "max_values": form(lambda x: torch.max(x, dim=1, keepdim=True).values),
     "argmax": form(lambda x: torch.argmax(x, 1, keepdim=True)),
     "horizon_argmax": form(lambda x: horizon_functional.argmax(x, dim=1, keepdim=True)),
@@ -132,6 +134,7 @@ BOTH = {
     "BatchNorm2d_alone": of(lambda: nn.BatchNorm2d(4)),
     "deconv_bn_relu": of(lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.BatchNorm2d(4), nn.ReLU())),
     "horizon.nn.ChannelShuffle": of(lambda: horizon_nn.ChannelShuffle(shuffle_index=[3, 1, 0, 2])),
+    "F.channel_shuffle": form(lambda x: F.channel_shuffle(x, 2)),
     "Dropout2d": of(nn.Dropout2d),
 }
 """What both marches document, or is made of what they do."""
@@ -140,7 +143,6 @@ BAYES = {
     "add_over_rows": form(lambda x, y: x + y, MAP, (1, 4, 1, 8)),
     "mul_over_channels": form(lambda x, y: y * x, MAP, (1, 1, 8, 8)),
     "matmul_transposed": form(lambda x, y: x @ y.transpose(-1, -2), (1, 2, 6, 5), (1, 2, 7, 5)),
-    "sum_of_channels": form(lambda x: x.sum(1)),
     "mean_of_all_but_the_batch": form(lambda x: torch.mean(x, (1, 2, 3), keepdim=True)),
     "horizon.nn.Div": Form(lambda div, x, y: div(x, y), horizon_nn.Div, (MAP, MAP), positive=True),
     "number_by_tensor": form(lambda x: 3 / x, positive=True),
@@ -228,6 +230,7 @@ REFUSED = {
         "bayes",
         "padding_mode 'reflection' (allowed: 'zeros', 'border')",
     ),
+    "mean_of_columns": (form(lambda x: x.mean(-1)), "bernoulli2", "sum or mean over -1 (allowed: height and width"),
     "softmax": (of(lambda: nn.Softmax(1)), "bernoulli2", "computed in 16 bits"),
     "interpolate_area": (form(lambda x: F.interpolate(x, scale_factor=0.5, mode="area")), "bayes", "mode 'area'"),
     "conv_stride_3": (of(lambda: nn.Conv2d(4, 4, 3, stride=3)), "bernoulli2", "stride 3 (allowed: 1..2"),

@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpu_fx_fusion import RoIAlign
+from bpu_qat_nn import DeQuantStub, QuantStub
 from bpu_qat_nn.detection import (
     AnchorGenerator,
     DetectionPostProcess,
     RcnnPostProcess,
     non_maximum_suppression,
 )
+from bpu_qat_nn.testing import assert_exact, prepared, validate
 from bpu_qat_nn.testing import plain_detection as plain
+from bpu_qconfig import FakeQuantState, set_fake_quantize
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
 
@@ -73,6 +76,30 @@ def test_regions_are_pooled_as_torchvision_pools_them(vision: Callable[[str], An
     with torch.compiler.set_stance("force_eager"):
         expected = vision("ops.roi_align")._roi_align(x, boxes, 0.3, 3, 2, 2, aligned)
     torch.testing.assert_close(RoIAlign((3, 2), 0.3, 2, aligned)(x, boxes), expected)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_function_of_torchvision_is_the_module(vision: Callable[[str], Any], aligned: bool) -> None:
+    ops = vision("ops")
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant, self.boxes, self.dequant = QuantStub(), QuantStub(scale=1 / 8), DeQuantStub()
+
+        def forward(self, x: Tensor, boxes: Tensor) -> Tensor:
+            pooled = ops.roi_align(self.quant(x), [self.boxes(boxes)], (3, 2), 0.5, sampling_ratio=2, aligned=aligned)
+            y: Tensor = self.dequant(pooled)
+            return y
+
+    x, boxes = torch.randn(1, 3, 8, 8), torch.tensor([[1.0, 2.0, 9.0, 12.0], [3.0, 0.0, 14.0, 5.0]])
+    model = prepared(Pooled(), "bayes")
+    model.eval()
+    set_fake_quantize(model, FakeQuantState.CALIBRATION)
+    model(x, boxes)
+    validate(model)
+    assert_exact(model, (x, boxes))
+    torch.testing.assert_close(model(x, boxes), RoIAlign((3, 2), 0.5, 2, aligned)(x, [boxes]), atol=0.1, rtol=0.0)
 
 
 @pytest.mark.parametrize("sizes", [((32, 64), (96,)), (32, 64)], ids=["several", "one"])

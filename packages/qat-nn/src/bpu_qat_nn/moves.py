@@ -94,8 +94,10 @@ def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
 
 
 def channel_shuffle(x: Any, groups: int) -> Any:
-    """(N, g C, ...) -> (N, C g, ...)."""
+    """(N, g C, ...) -> (N, C g, ...), channel by channel where a march transposes nothing."""
     n, c, *space = x.shape
+    if not getattr(x, "transposes", True):
+        return x.index_select(1, torch.arange(c, device=x.scale.device).reshape(groups, -1).T.flatten())
     return x.reshape(n, groups, c // groups, *space).transpose(1, 2).reshape(n, c, *space)
 
 

@@ -104,6 +104,11 @@ class SymbolicTensor(StoredTensor):
         """It stands for integers."""
         return True
 
+    @property
+    def transposes(self) -> bool:
+        """Whether the march can permute axes."""
+        return "transpose" not in self.recorder.row.refused_kernels
+
     def size(self, dim: int | None = None) -> Any:
         """Shape, or one length of it."""
         return torch.Size(self.shape) if dim is None else self.shape[dim]

@@ -52,8 +52,7 @@ class Unchanged:
 
 def any_global_hook() -> bool:
     """Whether a hook is registered that runs at calls of every module."""
-    found: bool = torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]
-    return found
+    return any(getattr(torch_module, f"_global{name}") for name in (*_HOOKS, "_backward_hooks", "_backward_pre_hooks"))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ from ..qtensor import QTensor
 from ..quantized_module import QuantizedModule
 from . import arithmetic
 from .clip import clip_steps
-from .reduction import axes_of, expect_reducible, reduce_axes
+from .reduction import EVERYWHERE, axes_of, expect_reducible, reduce_axes
 
 __all__ = ["METHODS", "ROWS", "SCALELESS", "Method"]
 
@@ -45,8 +45,8 @@ def _reduction_limits(
 ) -> list[str]:
     found, dim = type_problems([dtype, *inputs], row.activations), given.get("dim")
     known = isinstance(dim, int) or (isinstance(dim, (tuple, list)) and all(isinstance(axis, int) for axis in dim))
-    if "sum" in row.refused_kernels and known and axes_of(dim, 4) != (2, 3):
-        found.append(f"sum or mean over {dim} (allowed: height and width, (2, 3))")
+    if "sum" in row.refused_kernels and known and axes_of(dim, 4) not in EVERYWHERE:
+        found.append(f"sum or mean over {dim} (allowed: height and width, (2, 3), or channels, 1)")
     return found
 
 

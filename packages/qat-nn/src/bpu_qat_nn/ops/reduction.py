@@ -11,7 +11,7 @@ import torch
 from bpu_kernels.dtypes import qint8, qint16
 from bpu_kernels.kernel import Kernel
 from bpu_kernels.march import MarchRow
-from bpu_kernels.multiplier import choose_multiplier
+from bpu_kernels.multiplier import Bias, choose_bias, choose_multiplier
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.reduce import Sum
 
@@ -19,11 +19,14 @@ from ..errors import InputError
 from ..op import Operator, Output
 from ..qtensor import QTensor
 from .pooling.average import average
-from .rescale import as_multiplier
+from .rescale import as_multiplier, int32_fields
 from .rows import axes_of, back_from_rows, rows
 
-__all__ = ["NOT_SUMMABLE", "axes_of", "expect_reducible", "is_summable", "reduce_axes", "sum_of_rows"]
+__all__ = ["EVERYWHERE", "NOT_SUMMABLE", "axes_of", "expect_reducible", "is_summable", "reduce_axes", "sum_of_rows"]
 
+
+EVERYWHERE = ((2, 3), (1,))
+"""Axes of a map over which every march sums: height and width, or the channels."""
 
 NOT_SUMMABLE = "so many are summed in equal parts, and it has no divisor of which a convolution could be"
 """Why ``is_summable`` is false."""
@@ -32,11 +35,11 @@ NOT_SUMMABLE = "so many are summed in equal parts, and it has no divisor of whic
 def expect_reducible(label: str, row: MarchRow, shape: Sequence[int], dim: int | Sequence[int] | None) -> None:
     """Raise InputError unless a march can sum over these axes of a tensor of this shape."""
     axes, rank = axes_of(dim, len(shape)), len(shape)
-    if (rank == 4 and axes == (2, 3)) or ("sum" not in row.refused_kernels and axes[0] != 0):
+    if (rank == 4 and axes in EVERYWHERE) or ("sum" not in row.refused_kernels and axes[0] != 0):
         return
     raise InputError(
-        f"{label}: sum or mean over axes {axes} of a tensor of {rank} axes is not available on {row.march}: (2, 3) of "
-        "four axes always is; elsewhere than on bernoulli2 all axes but the batch are"
+        f"{label}: sum or mean over axes {axes} of a tensor of {rank} axes is not available on {row.march}: (2, 3) and "
+        "(1,) of four axes always are; elsewhere than on bernoulli2 all axes but the batch are"
     )
 
 
@@ -45,8 +48,8 @@ def reduce_axes(
 ) -> QTensor:
     """Sum, or average, over axes that ``expect_reducible`` accepts.
 
-    Height and width of an int8 feature map are one global pooling (14); neighbouring axes are summed as one (29). What
-    is left, and 16 bits, is a convolution by ones.
+    Height and width of an int8 feature map are one global pooling (14); neighbouring axes are summed as one (29), or
+    channels by a convolution with ones where a march sums nothing. What is left, and 16 bits, is such a convolution.
     """
     axes, rank = axes_of(dim, len(x.shape)), len(x.shape)
     count = prod(int(x.shape[axis]) for axis in axes)
@@ -56,6 +59,8 @@ def reduce_axes(
     if rank == 4 and axes == (2, 3):
         window = (int(x.shape[2]), int(x.shape[3]))
         y = average(operator, x, out, window=window, divisor=count if divides else 1)
+    elif "sum" in operator.row.refused_kernels:
+        y = _sum_of_channels(operator, out, x, count if divides else 1)
     else:
         y = _sum_as_one(operator, out, x, axes, count if divides else 1)
     if keepdim:
@@ -112,6 +117,23 @@ def sum_of_rows(operator: Operator, out: Output, x: QTensor, divisor: float) -> 
     y: Any = as_map.invoke(kernel, operator.row, as_map, scale=out.scale, dtype=out.dtype)
     summed: QTensor = y.permute(0, 2, 3, 1).reshape([*lead, 1])
     return summed
+
+
+def _sum_of_channels(operator: Operator, out: Output, x: QTensor, divisor: int) -> QTensor:
+    """Sum the channels of an int8 map: a 1 x 1 convolution by ones, whose bias centres what the shifts drop."""
+    channels = int(x.shape[1])
+
+    def build() -> Kernel:
+        bound = torch.full_like(x.scale, float(-qint8.min * channels), dtype=torch.float64)
+        chosen = choose_multiplier(
+            x.scale.double() / (out.scale.double() * divisor), bound, qint8, operator.row, xp=torch
+        )
+        bias = choose_bias(torch.zeros_like(bound), chosen, operator.row, xp=torch)
+        ones = torch.ones(1, 1, 1, channels, dtype=torch.int8, device=x.scale.device)
+        return Conv2d(weight=ones, bias=Bias(**int32_fields(bias)), multiplier=as_multiplier(chosen), out_dtype=qint8)
+
+    kernel = operator.derived.get([x.scale, out.scale], build, "channels", channels, divisor)
+    return x.invoke(kernel, operator.row, x, scale=out.scale, dtype=out.dtype)
 
 
 def _sum_as_one(operator: Operator, out: Output, x: QTensor, axes: tuple[int, ...], divisor: int) -> QTensor:

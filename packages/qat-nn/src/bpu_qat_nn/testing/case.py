@@ -79,6 +79,8 @@ class OperatorCase:
     marches: tuple[March, ...] = ALL
     bits: tuple[int, ...] = (8,)
     """Activation bits to test; 16 on Bayes only."""
+    open_batch: bool = False
+    """Whether its export is tested with the batch left open: it reshapes or broadcasts the batch."""
 
     def model(self, seed: int = 0) -> nn.Module:
         """Return the float model, with batch normalizations that are not the identity."""

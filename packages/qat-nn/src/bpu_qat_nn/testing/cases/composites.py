@@ -30,19 +30,25 @@ def _random_affine(norm: nn.Module) -> nn.Module:
 
 
 COMPOSITES = {
-    "amax_channels": OperatorCase(make=calls(lambda x: torch.amax(x, 1, keepdim=True)), bits=(8, 16)),
+    "amax_channels": OperatorCase(make=calls(lambda x: torch.amax(x, 1, keepdim=True)), bits=(8, 16), open_batch=True),
     "amin_rows": OperatorCase(make=calls(lambda x: x.amin(dim=(2, 3))), bits=(8, 16)),
-    "softmax": OperatorCase(make=lambda: nn.Softmax(-1), shapes=(TOKENS,), marches=BAYES, bits=(8, 16)),
+    "softmax": OperatorCase(
+        make=lambda: nn.Softmax(-1), shapes=(TOKENS,), marches=BAYES, bits=(8, 16), open_batch=True
+    ),
     "softmax_channels": OperatorCase(make=lambda: nn.Softmax(1), marches=BAYES),
     "layer_norm": OperatorCase(
-        make=lambda: _random_affine(nn.LayerNorm(16)), shapes=(TOKENS,), marches=BAYES, bits=(8, 16)
+        make=lambda: _random_affine(nn.LayerNorm(16)), shapes=(TOKENS,), marches=BAYES, bits=(8, 16), open_batch=True
     ),
     "layer_norm_of_map": OperatorCase(
-        make=calls(lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)), marches=BAYES
+        make=calls(lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)),
+        marches=BAYES,
+        open_batch=True,
     ),
     "layer_norm_over_three_axes": OperatorCase(make=lambda: _random_affine(nn.LayerNorm([8, 10, 12])), marches=BAYES),
     "rms_norm": OperatorCase(make=lambda: _random_affine(nn.RMSNorm(16)), shapes=(TOKENS,), marches=BAYES),
-    "group_norm": OperatorCase(make=lambda: _random_affine(nn.GroupNorm(2, 8)), marches=BAYES, bits=(8, 16)),
+    "group_norm": OperatorCase(
+        make=lambda: _random_affine(nn.GroupNorm(2, 8)), marches=BAYES, bits=(8, 16), open_batch=True
+    ),
     "group_norm_tokens": OperatorCase(make=lambda: nn.GroupNorm(3, 9), shapes=(TOKENS,), marches=BAYES),
     "instance_norm_1d": OperatorCase(make=lambda: nn.InstanceNorm1d(9), shapes=(TOKENS,), marches=BAYES),
     "instance_norm_3d": OperatorCase(
@@ -50,7 +56,10 @@ COMPOSITES = {
     ),
     "instance_norm": OperatorCase(make=lambda: nn.InstanceNorm2d(8), marches=BAYES),
     "attention": OperatorCase(
-        make=calls(lambda x, y: F.scaled_dot_product_attention(x, y, y)), shapes=(_HEADS, _HEADS), marches=BAYES
+        make=calls(lambda x, y: F.scaled_dot_product_attention(x, y, y)),
+        shapes=(_HEADS, _HEADS),
+        marches=BAYES,
+        open_batch=True,
     ),
     "attention_masked": OperatorCase(
         make=calls_layer(
@@ -94,13 +103,14 @@ COMPOSITES = {
         ),
         shapes=(TOKENS,),
         marches=BAYES,
+        open_batch=True,
     ),
     "div": OperatorCase(make=calls(lambda x, y: x / (torch.sigmoid(y) + 0.5)), shapes=PAIR, marches=BAYES),
     "normalize": OperatorCase(make=calls(lambda x: F.normalize(x, dim=-1)), shapes=(TOKENS,), marches=BAYES),
     "vector_norm": OperatorCase(make=calls(lambda x: x.norm(p=2, dim=(1, 2), keepdim=True)), marches=BAYES),
     "glu": OperatorCase(make=lambda: nn.GLU(1), bits=(8, 16)),
-    "prelu": OperatorCase(make=lambda: _random_affine(nn.PReLU(8)), bits=(8, 16)),
-    "prelu_one_slope": OperatorCase(make=nn.PReLU, shapes=(TOKENS,), marches=BAYES),
+    "prelu": OperatorCase(make=lambda: _random_affine(nn.PReLU(8)), bits=(8, 16), open_batch=True),
+    "prelu_one_slope": OperatorCase(make=nn.PReLU, shapes=(TOKENS,), marches=BAYES, open_batch=True),
     "lstm_cell": OperatorCase(
         make=calls_layer(nn.LSTMCell(16, 12), lambda cell, x, h: _both(cell(x, (h, h * 0.5)), 1)),
         shapes=((2, 16), (2, 12)),

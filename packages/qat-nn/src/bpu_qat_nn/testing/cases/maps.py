@@ -52,8 +52,12 @@ MAPS = {
     ),
     "adaptive_max_pool": OperatorCase(make=lambda: nn.AdaptiveMaxPool2d((5, 4))),
     "adaptive_max_pool_uneven": OperatorCase(make=calls(lambda x: F.adaptive_max_pool2d(x, (3, 5))), marches=BAYES),
-    "unfold": OperatorCase(make=lambda: nn.Unfold(3, padding=1, stride=2), marches=BAYES, bits=(8, 16)),
-    "fold": OperatorCase(make=lambda: nn.Fold((8, 10), 3, padding=1, stride=2), shapes=((2, 36, 20),), marches=BAYES),
+    "unfold": OperatorCase(
+        make=lambda: nn.Unfold(3, padding=1, stride=2), marches=BAYES, bits=(8, 16), open_batch=True
+    ),
+    "fold": OperatorCase(
+        make=lambda: nn.Fold((8, 10), 3, padding=1, stride=2), shapes=((2, 36, 20),), marches=BAYES, open_batch=True
+    ),
     "fold_stride1": OperatorCase(
         make=calls(lambda x: F.fold(x, (6, 7), (3, 2), padding=1)), shapes=((2, 18, 48),), marches=BAYES
     ),
@@ -106,7 +110,7 @@ LAYOUT = {
     "unfold_windows": OperatorCase(make=calls(lambda x: x.unfold(2, 4, 3).unfold(3, 2, 2)), marches=BAYES),
     "pixel_shuffle": OperatorCase(make=lambda: nn.PixelShuffle(2), marches=BAYES),
     "pixel_unshuffle": OperatorCase(make=lambda: nn.PixelUnshuffle(2), marches=BAYES),
-    "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4), marches=BAYES),
+    "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4)),
     "channel_shuffle_by_index": OperatorCase(make=lambda: ChannelShuffle([0, 4, 1, 5, 7, 6, 3, 2])),
     "unsqueeze_squeeze": OperatorCase(make=calls(lambda x: x.unsqueeze(2).squeeze(2)), shapes=((2, 9),)),
 }

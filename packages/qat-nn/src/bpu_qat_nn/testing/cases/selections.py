@@ -98,7 +98,10 @@ SELECTIONS: dict[str, OperatorCase] = {
     },
     **{
         f"correlation_{name}": OperatorCase(
-            make=calls_layer(made, lambda layer, x, y: layer(x, y)), shapes=PAIR, marches=BAYES
+            make=calls_layer(made, lambda layer, x, y: layer(x, y)),
+            shapes=PAIR,
+            marches=BAYES,
+            open_batch=name == "of_points",
         )
         for name, made in (
             ("of_points", Correlation(1, 2, 1, 2, 2)),

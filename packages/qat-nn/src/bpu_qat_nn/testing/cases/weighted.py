@@ -41,9 +41,9 @@ CONVOLUTIONS = {
         marches=BAYES,
     ),
     "conv2d_large_patches": OperatorCase(
-        make=lambda: nn.Conv2d(3, 6, 40, 40), shapes=((1, 3, 85, 80),), marches=BAYES, bits=(8, 16)
+        make=lambda: nn.Conv2d(3, 6, 40, 40), shapes=((1, 3, 85, 80),), marches=BAYES, bits=(8, 16), open_batch=True
     ),
-    "conv2d_far_dilated": OperatorCase(make=_conv(padding=18, dilation=18), marches=BAYES),
+    "conv2d_far_dilated": OperatorCase(make=_conv(padding=18, dilation=18), marches=BAYES, open_batch=True),
     "conv2d_far_dilated_along_one_axis": OperatorCase(
         make=_conv(padding=(18, 1), dilation=(18, 1)), shapes=((1, 8, 40, 12),), marches=BAYES
     ),
@@ -57,7 +57,7 @@ CONVOLUTIONS = {
         make=lambda: nn.Sequential(nn.MaxPool1d(2), nn.AvgPool1d(2)), shapes=(TOKENS,), marches=BAYES
     ),
     "adaptive_avg_pool1d": OperatorCase(make=lambda: nn.AdaptiveAvgPool1d(1), shapes=(TOKENS,), marches=BAYES),
-    "batch_norm1d_alone": OperatorCase(make=lambda: nn.BatchNorm1d(24), shapes=((4, 24),)),
+    "batch_norm1d_alone": OperatorCase(make=lambda: nn.BatchNorm1d(24), shapes=((4, 24),), open_batch=True),
     "batch_norm1d_of_sequence": OperatorCase(make=lambda: nn.BatchNorm1d(9), shapes=(TOKENS,), marches=BAYES),
     "batch_norm3d_alone": OperatorCase(make=lambda: nn.BatchNorm3d(4), shapes=_VOLUME, marches=BAYES),
     "conv3d_bn_relu_stride2": OperatorCase(
