@@ -18,6 +18,7 @@ from .program_file import load
 from .program_json import program_to_json
 from .run import BACKENDS, run
 from .show import show
+from .whole_file import expect_folder
 
 __all__ = ["main"]
 
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     program = load(given.file)
+    expect_folder(given.output)
     outputs = run(program, read_inputs(program.inputs, given.input), keep=given.keep, backend=given.backend)
     paths = {} if given.output is None else write_outputs(given.output, outputs)
     described = {name: describe_output(value, paths.get(name)) for name, value in outputs.items()}

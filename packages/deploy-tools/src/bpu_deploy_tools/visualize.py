@@ -13,7 +13,7 @@ from typing import Any
 
 from bpu_kernels import Program
 from bpu_kernels.show import parameters
-from bpu_kernels.whole_file import replace_file
+from bpu_kernels.whole_file import expect_place, replace_file
 
 from .errors import OptionError
 from .sources import program_of
@@ -60,10 +60,12 @@ def visualize_model(
     Raises:
         OptionError: another ending.
     """
-    drawing = draw_program(program_of(module, example_inputs, march=march)).encode()
     if save_path is not None:
         if Path(save_path).suffix != ".svg":
             raise OptionError(f"expected a save_path that ends in .svg, got {save_path}")
+        expect_place(save_path)
+    drawing = draw_program(program_of(module, example_inputs, march=march)).encode()
+    if save_path is not None:
         replace_file(save_path, drawing)
     if show:
         webbrowser.open(_shown(drawing, save_path).as_uri())

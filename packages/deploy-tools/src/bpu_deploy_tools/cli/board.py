@@ -17,6 +17,7 @@ from rich.table import Table
 
 import bpu_kernels
 from bpu_kernels.array_files import read_inputs
+from bpu_kernels.whole_file import expect_folder
 
 from ..hbdk import Limits, check_model, compile_model, perf_hbm, read_hbm
 from ..hbdk import simulate as simulate_model
@@ -101,6 +102,7 @@ def perf(
     memory: MemoryLimit = 16.0,
 ) -> None:
     """Estimate frames per second, latency and memory traffic on the board."""
+    expect_folder(output)
     limits = Limits(seconds=seconds, memory_gib=memory)
     if file.suffix == ".hbm":
         found = list(perf_hbm(file, output, limits=limits).values())
@@ -130,6 +132,7 @@ def simulate(
     memory: MemoryLimit = 16.0,
 ) -> None:
     """Run a model in the vendor's simulator and print or write its outputs."""
+    expect_folder(output)
     compiled, limits = file.suffix == ".hbm", Limits(seconds=seconds, memory_gib=memory)
     model = chosen_model(read_hbm(file, limits=limits), name) if compiled else bpu_kernels.load(file)
     given = read_inputs(model.inputs, inputs)

@@ -15,6 +15,7 @@ from bpu_kernels.array_files import describe_output, read_inputs, write_outputs
 from bpu_kernels.difference import describe_difference
 from bpu_kernels.kernel import IntArray
 from bpu_kernels.program_json import program_to_json
+from bpu_kernels.whole_file import expect_folder
 
 from ..hbdk import Limits, read_hbm
 from ..hbdk import simulate as simulate_model
@@ -38,6 +39,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a Program on integers and print or write its outputs."""
+    expect_folder(output)
     program = bpu_kernels.load(file)
     print_outputs(
         bpu_kernels.run(program, read_inputs(program.inputs, inputs), keep=keep or (), backend=backend), output, as_json

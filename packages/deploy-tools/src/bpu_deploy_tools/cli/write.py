@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import bpu_kernels
+from bpu_kernels.whole_file import expect_folder, expect_place
 
 from ..errors import OptionError
 from ..hbdk import export_hbir
@@ -56,6 +57,7 @@ def insert_yuv(
     as_json: Json = False,
 ) -> None:
     """Let a Program that was made for RGB images take the camera's NV12."""
+    expect_place(output)
     program = with_yuv_input(
         bpu_kernels.load(file),
         mean=mean,
@@ -79,6 +81,7 @@ def split(
     as_json: Json = False,
 ) -> None:
     """Cut a Program into stages that hand integers to each other: DIR/stage1.bpu, ..., DIR/manifest.json."""
+    expect_folder(output)
     stages = split_program(bpu_kernels.load(file), [each.split(",") for each in cut])
     stages.save(output)
     manifest = stages.manifest

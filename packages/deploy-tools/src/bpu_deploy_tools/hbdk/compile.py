@@ -88,6 +88,7 @@ def export_hbir(
     Returns:
         The names of its inputs and of its outputs, in order.
     """
+    expect_place(hbir)
     program = program_of(module, example_inputs, march=march)
     build_hbir(program, Path(hbir))
     return [each.name for each in program.inputs], [each.name for each in program.outputs]
@@ -134,10 +135,13 @@ def compile_model(
         0; whatever goes wrong is raised.
 
     Raises:
+        OptionError, ArgumentError, OSError: no such file can be written to ``hbm``; nothing was lowered.
         LoweringError, UnsupportedError, SourceError: as of ``program_of``; nothing was compiled.
         HbdkRefusalError: the checker or the compiler refuses the model, in its own words.
         HbdkError: a program of the toolkit broke, or ran into a limit. In no case is a file half written.
     """
+    target = Path(hbm)
+    _expect_place(target)
     programs = programs_of(module, example_inputs, march=march, input_source=input_source)
     options = CompileOptions(
         opt=opt,
@@ -148,10 +152,15 @@ def compile_model(
         debug=debug,
         extra_args=tuple(extra_args or ()),
     )
-    target = Path(hbm)
     names = _names(name, target, len(programs))
     compile_programs(dict(zip(names, programs, strict=True)), target, options, progressbar=progressbar, limits=limits)
     return 0
+
+
+def _expect_place(hbm: Path) -> None:
+    if hbm.suffix != ".hbm":
+        raise OptionError(f"expected a path that ends in .hbm, got {hbm}")
+    expect_place(hbm)
 
 
 def _names(name: str | Sequence[str] | None, hbm: Path, count: int) -> list[str]:
@@ -174,9 +183,7 @@ def compile_programs(
 ) -> None:
     """Check and compile Programs, by the names of their models, into one ``.hbm`` file; errors as of compile_model."""
     options, limits = options or CompileOptions(), limits or Limits()
-    if hbm.suffix != ".hbm":
-        raise OptionError(f"expected a path that ends in .hbm, got {hbm}")
-    expect_place(hbm)
+    _expect_place(hbm)
     problems = [Problem(name, tuple(found)) for name, each in programs.items() if (found := options.problems(each))]
     if problems:
         raise UnsupportedError("the march cannot do what the options ask for:", problems)

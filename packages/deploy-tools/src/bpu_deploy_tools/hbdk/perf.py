@@ -14,7 +14,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
-from bpu_kernels.whole_file import replace_file
+from bpu_kernels.whole_file import expect_folder, replace_file
 
 from ..errors import OptionError
 from ..sources import InputSource
@@ -119,10 +119,11 @@ def perf_model(
         limits: of each program that runs.
 
     Raises:
-        As ``compile_model``.
+        As ``compile_model``; before that, as ``bpu_kernels.whole_file.expect_folder`` for ``out_dir``.
     """
     if isinstance(module, (list, tuple)):
         raise OptionError("perf_model takes one model; compile_model packs several, perf_hbm measures each of a file")
+    expect_folder(out_dir)
     chosen = name if name is not None else "model" if hbm is None else Path(hbm).stem
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.hbm" if hbm is None else Path(hbm)
@@ -164,8 +165,10 @@ def perf_hbm(
         limits: of each program that runs.
 
     Raises:
+        ArgumentError, OSError: no reports can be written to ``out_dir``.
         HbdkError: the file is damaged, or the tool broke.
     """
+    expect_folder(out_dir)
     toolkit, limits = toolkit or find_toolkit(), limits or Limits(seconds=600)
     models, target = read_hbm(hbm, toolkit=toolkit, limits=limits), Path(out_dir)
     target.mkdir(parents=True, exist_ok=True)

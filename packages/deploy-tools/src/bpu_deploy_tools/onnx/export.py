@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bpu_kernels import Program
-from bpu_kernels.whole_file import replace_file
+from bpu_kernels.whole_file import expect_place, replace_file
 from bpu_qat_nn import ObservedGraphModule, convert, convert_fx
 from bpu_qat_nn.qat_module import QATModule
 
@@ -59,7 +59,7 @@ def export_program_to_onnx(
     """
     if form not in FORMS:
         raise OptionError(f"expected form among {', '.join(FORMS)}; got {form!r}")
-    _expect_onnx()
+    _expect_ready(f)
     from .model import integer_model, qdq_model, renamed
 
     made = program_of(program, None)
@@ -119,7 +119,7 @@ def export_to_onnx(
         OptionError: an option that a model under QAT cannot have.
         LoweringError: a part of a model under QAT has no integer form.
     """
-    _expect_onnx()
+    _expect_ready(f)
     if any(isinstance(module, QATModule) for module in model.modules()):
         if not export_params or dynamic_axes:
             raise OptionError("a model under QAT is exported with its weights and with fixed shapes")
@@ -164,9 +164,13 @@ def export_quantized_onnx(
         output_names: of the ONNX model.
         others: further arguments of ``torch.onnx.export``; accepted for compatibility.
     """
+    _expect_ready(f)
     export_program_to_onnx(program_of(model, args), f, input_names=input_names, output_names=output_names)
 
 
-def _expect_onnx() -> None:
+def _expect_ready(f: File) -> None:
+    """Raise unless ONNX can be written there."""
     if find_spec("onnx") is None:
         raise OnnxNotFoundError("ONNX export needs the package onnx: pip install 'bpu-deploy-tools[onnx]'")
+    if isinstance(f, (str, os.PathLike)):
+        expect_place(f)

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from bpu_kernels import March
+from bpu_kernels.whole_file import expect_folder
 from bpu_qat_nn import QuantizedGraphModule, plain_module
 
 from ..errors import SourceError
@@ -48,6 +49,7 @@ def script_profile(
         SourceError: the model is none of these, or for another march.
         LoweringError: it computes on real values.
     """
+    expect_folder(out_dir)
     follower = _followed(model, example_inputs, march)
     keeps = mark_node_func or (lambda name: True)
     results = {name: value for name, value in follower.results.items() if keeps(name)}

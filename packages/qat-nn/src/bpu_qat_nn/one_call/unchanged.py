@@ -16,6 +16,10 @@ from ..derived import is_dense
 __all__ = ["Unchanged", "any_global_hook"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_GLOBAL_HOOKS = [
+    getattr(torch_module, f"_global_{name}_hooks") for name in ("forward", "forward_pre", "backward", "backward_pre")
+]
+"""torch's own dictionaries of them, which it fills in place."""
 
 
 class Unchanged:
@@ -52,7 +56,7 @@ class Unchanged:
 
 def any_global_hook() -> bool:
     """Whether a hook is registered that runs at calls of every module."""
-    return any(getattr(torch_module, f"_global{name}") for name in (*_HOOKS, "_backward_hooks", "_backward_pre_hooks"))
+    return any(_GLOBAL_HOOKS)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bpu_kernels.whole_file import expect_folder
+
 from ..errors import ArgumentError
 from .called_count import leaves_of
 from .devices import inputs_on
@@ -57,6 +59,7 @@ def show_cuda_memory_consumption(
     Raises:
         ArgumentError: there is no such GPU.
     """
+    expect_folder(out_dir)
     chosen = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
     if chosen.type != "cuda" or not torch.cuda.is_available():
         raise ArgumentError(

@@ -8,6 +8,8 @@ from pathlib import Path
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from bpu_kernels.whole_file import expect_folder
+
 from ..errors import ArgumentError
 from ..flow import is_wrapped
 from ..moves import MOVING_MODULES
@@ -38,6 +40,7 @@ def check_deploy_device(
     Raises:
         ArgumentError: nothing in the model is quantized.
     """
+    expect_folder(out_dir)
     if not any(isinstance(module, Operator) for module in model.modules()):
         raise ArgumentError("expected a prepared or converted model; in a float model nothing is quantized yet")
     found = dict(_of_graph(model) if isinstance(model, GraphModule) else _of_modules(model))

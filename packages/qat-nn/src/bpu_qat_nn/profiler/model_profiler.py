@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from bpu_fx_fusion import TraceError
+from bpu_kernels.whole_file import expect_folder
 
 from ..errors import ArgumentError
 from ..op import Operator
@@ -119,6 +120,7 @@ def model_profiler(
     """
     given = _Given(mode, model1, model2, kwargs_dict or {})
     folder = Path("horizon_quant_debug" if out_dir is None else out_dir)
+    expect_folder(folder)
     out = {"out_dir": str(folder)}
     similarity = featuremap_similarity(model1, model2, example_inputs, **given.to("featuremap_similarity", out))
     statistics = tuple(

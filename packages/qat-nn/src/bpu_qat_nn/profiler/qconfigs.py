@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from bpu_kernels.dtypes import qint16, qint32
+from bpu_kernels.whole_file import expect_folder
 from bpu_qconfig import FakeQuantize, FixedScaleObserver
 
 from ..errors import ArgumentError
@@ -74,6 +75,7 @@ def check_qconfig(
     Raises:
         ArgumentError: the model has no modules under QAT.
     """
+    expect_folder(out_dir)
     if not any(isinstance(module, QATModule) for module in model.modules()):
         raise ArgumentError("expected a model that prepare_qat_fx or prepare_qat returned: others have no qconfigs")
     calls = [call for call in record(model, example_inputs).calls if _chosen(call, prefixes, types)]

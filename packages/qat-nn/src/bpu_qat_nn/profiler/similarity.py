@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from bpu_kernels.whole_file import expect_folder
+
 from ..passes.forward import evaluated
 from ..text_table import text_table, write_text
 from .counterparts import Pair, as_graph, fused_modules, pair_calls
@@ -119,6 +121,7 @@ def featuremap_similarity(
     Raises:
         bpu_qat_nn.errors.ArgumentError: an unknown measure.
     """
+    expect_folder(out_dir)
     measure = similarity_of(similarity_func, threshold)
     places = devices if isinstance(devices, tuple) else (devices, devices)
     first, second = as_graph(model1, model2, inputs), model2

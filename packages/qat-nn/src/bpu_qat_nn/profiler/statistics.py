@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from bpu_kernels.dtypes import quant_dtype
+from bpu_kernels.whole_file import expect_folder
 
 from ..text_table import text_table, write_text
 from .histograms import write_histograms
@@ -99,6 +100,7 @@ def profile_featuremap(
         out_dir: folder for the files; None writes nothing.
         file_name: of the files, "statistic" if None: with .txt the tables, with .html the page.
     """
+    expect_folder(out_dir)
     found = FeatureStatistics(_rows(featuremap), print_per_channel_scale)
     if with_tensorboard:
         write_histograms(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bpu_fx_fusion import GraphModuleWithAttr
+from bpu_kernels.whole_file import expect_folder
 
 from ..op import Operator
 from ..ops.weighted import kept_batch_norm
@@ -67,6 +68,7 @@ def compare_weights(
         out_dir: folder for weight_comparison.txt; None writes nothing.
         example_inputs: needed where ``prepare_qat_fx`` needed them.
     """
+    expect_folder(out_dir)
     measure = similarity_of(similarity_func)
     fused = float_model
     if isinstance(qat_quantized_model, GraphModuleWithAttr):
