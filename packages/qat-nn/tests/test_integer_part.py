@@ -137,6 +137,24 @@ def test_what_joins_and_moves_is_in_the_one_call(name: str, runs: list[int]) -> 
     assert len(runs) == 2
 
 
+@needs_engine
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("function", [torch.sigmoid, lambda x: x[:, 1:3], lambda x: x + x.roll(1, 1)])
+def test_every_call_gives_the_memory_format_of_the_first(
+    function: Callable[[Tensor], Tensor], memory_format: torch.memory_format, runs: list[int]
+) -> None:
+    body = Body(function)
+    body.first = body.last = nn.Identity()  # type: ignore[assignment]
+    model = prepared(body.eval(), "bayes")
+    calibrate(model, (SHAPE,))
+    quantized, x = convert_fx(model), SECOND[0].contiguous(memory_format=memory_format)
+    first, *others = (quantized(x) for _ in range(4))
+    for each in others:
+        assert each.stride() == first.stride()
+        assert torch.equal(each, first)
+    assert (len(runs) == 2) is (function(first).shape == first.shape)  # what only moves elements is not recorded
+
+
 MOVED_BY_INTEGERS: dict[str, Callable[[Any, Any], object]] = {
     "an element": lambda x, i: x[i[0]],
     "some elements": lambda x, i: x[:, i],

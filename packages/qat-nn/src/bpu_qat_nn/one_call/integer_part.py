@@ -69,9 +69,11 @@ class _Recorded:
     recording: Recording
     meaning: tuple[tuple[Tensor, QuantDType, int], ...]
     """Of the outputs: scale, type, axis of the channels."""
+    strides: tuple[tuple[int, ...], ...]
+    """Of the outputs as the modules give them; what float layers behind them round depends on it."""
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[QTensor, ...]:
-        steps = self.recording.run(inputs)
+        steps = map(_with_strides, self.recording.run(inputs), self.strides)
         return tuple(
             QTensor(each, scale, None, dtype, axis)
             for each, (scale, dtype, axis) in zip(steps, self.meaning, strict=True)
@@ -96,7 +98,7 @@ class IntegerPart:
         """Compute the outputs of the integer nodes from what the QuantStubs gave."""
         if not self._are_of_stubs(model, inputs):
             return self._by_modules(model, *inputs)
-        key = (isa_wanted(), *((x.shape, x.dtype) for x in inputs))
+        key = (isa_wanted(), *((x.shape, x.stride(), x.dtype) for x in inputs))
         recorded = self._recorded.get(key)
         full = self._is_refused or len(self._recorded) >= _KEPT
         if (recorded is None and full) or not self._is_unchanged(model):
@@ -124,18 +126,20 @@ class IntegerPart:
         )
 
     def _record(self, model: GraphModule, inputs: Sequence[Any], key: tuple[object, ...]) -> tuple[Any, ...]:
-        """Compute by modules, and note what the engine runs."""
-        steps = [_in_engine_order(x) for x in inputs]
+        """Compute by modules, and once more in the engine's order of axes to note what runs."""
+        outputs, steps = self._by_modules(model, *inputs), [_in_engine_order(x) for x in inputs]
         with tape_of(steps) as tape:
-            seen = (x.like(_in_order_of_torch(each)) for x, each in zip(inputs, steps, strict=True))
-            outputs = self._by_modules(model, *seen)
-        steps_of = [plain(y) for y in outputs if type(y) is QTensor]
+            noted = self._by_modules(
+                model, *(x.like(_in_order_of_torch(each)) for x, each in zip(inputs, steps, strict=True))
+            )
+        steps_of = [plain(y) for y in noted if type(y) is QTensor]
         recording = tape.recording(steps_of) if len(steps_of) == len(outputs) else None
         if recording is None:
             self._is_refused = True
         else:
             meaning = tuple((y.scale, y.dtype, y.per_channel_axis) for y in outputs)
-            self._recorded[key] = _Recorded(recording, meaning)
+            strides = tuple(torch.empty_like(plain(y)).stride() for y in outputs)
+            self._recorded[key] = _Recorded(recording, meaning, strides)
         return outputs
 
 
@@ -148,6 +152,12 @@ def _in_engine_order(x: QTensor) -> Tensor:
     """Return the steps as the engine sees them: feature maps with the channels last, dense."""
     steps = plain(x)
     return (steps.movedim(1, -1) if steps.dim() in (4, 5) else steps).contiguous()
+
+
+def _with_strides(steps: Tensor, strides: tuple[int, ...]) -> Tensor:
+    if steps.stride() == strides:
+        return steps
+    return torch.empty_strided(steps.shape, strides, dtype=steps.dtype).copy_(steps)
 
 
 def _in_order_of_torch(steps: Tensor) -> Tensor:
