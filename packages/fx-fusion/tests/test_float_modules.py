@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Callable[[Tensor, Tensor], Any], type[nn.Module], set[str
     "clamp": (lambda x, y: torch.clamp(x, 0.2, 0.5), Clamp, set()),
     "clamp_min": (lambda x, y: x.clamp(min=0.5), Clamp, set()),
     "clip": (lambda x, y: torch.clip(x, max=0.5), Clamp, set()),
-    "clamp_tensor": (lambda x, y: torch.clamp(x, min=y[:, :, :4, :4]), Clamp, {"min"}),
+    "clamp_by_a_size": (lambda x, y: torch.clamp(x, max=y.shape[3]), Clamp, {"max"}),
     "pow": (lambda x, y: x**3, bpu_fx_fusion.Pow, set()),
     "torch_pow": (lambda x, y: torch.pow(x, 0.5), bpu_fx_fusion.Pow, set()),
     "square": (lambda x, y: torch.square(x), bpu_fx_fusion.Pow, set()),
@@ -98,6 +98,15 @@ def test_functions_equal_their_module(case: str) -> None:
     assert type(gm.get_submodule(str(node.target))) is module_type
     assert node.kwargs.keys() == at_call
     x, y = torch.rand(1, 2, 4, 4), torch.rand(1, 2, 6, 7)
+    torch.testing.assert_close(gm(x, y), model(x, y), rtol=0, atol=0)
+
+
+def test_tensor_as_a_limit_becomes_the_larger_or_smaller_of_two() -> None:
+    model = Calls(lambda x, y: torch.clamp(x, min=y, max=y + 0.25))
+    gm = fuse_fx(model)
+
+    assert [node.target for node in gm.graph.nodes if node.op == "call_method"] == ["add_scalar", "maximum", "minimum"]
+    x, y = torch.rand(2, 1, 2, 4, 4)
     torch.testing.assert_close(gm(x, y), model(x, y), rtol=0, atol=0)
 
 

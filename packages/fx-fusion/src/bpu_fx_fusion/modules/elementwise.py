@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +12,16 @@ from ..tracing.leaf import register_leaf_module
 
 @register_leaf_module
 class Clamp(nn.Module):
-    """Limit every element to [min, max], as torch.clamp; a bound is a number, a tensor (at the call only) or None."""
+    """Limit every element to [min, max], as torch.clamp; a bound is a number or None, at the call a size as well."""
 
     def __init__(self, min: float | None = None, max: float | None = None) -> None:
         super().__init__()
         self.min = min
         self.max = max
 
-    def forward(self, x: Tensor, min: Tensor | float | None = None, max: Tensor | float | None = None) -> Tensor:
+    def forward(self, x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
         """Return x limited elementwise."""
-        lower: Any = self.min if min is None else min
-        upper: Any = self.max if max is None else max
-        return torch.clamp(x, lower, upper)
+        return torch.clamp(x, self.min if min is None else min, self.max if max is None else max)
 
     def extra_repr(self) -> str:
         """Show what the constructor was given."""
