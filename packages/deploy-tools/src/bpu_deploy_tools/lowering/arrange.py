@@ -38,8 +38,8 @@ def arranged(kernel: Kernel, inputs: Sequence[_T]) -> tuple[Any, list[_T]]:
 
 
 def _of_one_rank(inputs: list[_T]) -> list[_T]:
-    """Give all inputs as many axes as the one with the most: broadcasting lines up torch's last axes."""
-    rank = max(len(x.shape) for x in inputs)
+    """Give all inputs as many axes as the one with the most, at least one: broadcasting lines up torch's last axes."""
+    rank = max(1, *(len(x.shape) for x in inputs))
     return [x.with_shape((1,) * (rank - len(x.shape)) + x.shape) for x in inputs]
 
 

@@ -144,5 +144,11 @@ SELECTIONS: dict[str, OperatorCase] = {
         )
         for function in (torch.maximum, torch.minimum)
     },
+    "parameter_without_axes": OperatorCase(
+        make=calls_layer(
+            nn.ParameterList([torch.tensor(0.3)]), lambda least, x: torch.where(x > 0, x, torch.maximum(x, least[0]))
+        ),
+        marches=BAYES,
+    ),
 }
 """Name -> case."""
