@@ -8,7 +8,7 @@ Program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,29 +17,22 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..dtypes import qint8
 from ..engine.backend import native_engine
 from ..engine.plan import Plan
 from ..errors import InvalidProgramError, UnsupportedError
 from ..fields import map_arrays, stored_array
 from ..kernel import Kernel, TensorSpec
 from ..march import MarchRow
-from ..ops.concat import Concat
 from ..ops.elementwise import Add, AddScaled, Extremum, Mul
-from ..ops.layout import Reshape, Slice, Transpose
+from ..ops.layout import Transpose
 from ..program import Program
-from ..program_graph import Node, ProgramInput, ProgramOutput
-from .picked import picked, runs
+from ..program_graph import ProgramInput, ProgramOutput
+from .growing_graph import SCALE, GrowingGraph, Move
 from .seen import seen
 from .stored import QUANT_DTYPES
 
 __all__ = ["Recording", "Tape", "by_stride", "noted", "open_tape", "tape_of"]
 
-Move = Callable[[Tensor], Tensor]
-"""A function of torch that moves elements."""
-
-_SCALE = (1.0,)
-"""Of every tensor: integers do not depend on what they mean."""
 _BROADCAST = (Add, AddScaled, Extremum, Mul)
 
 
@@ -59,20 +52,18 @@ class Tape:
     """Operators in the order in which they ran; see ``tape_of``."""
 
     inputs: Sequence[Tensor]
-    nodes: list[Node] = field(default_factory=list)
+    graph: GrowingGraph = field(default_factory=GrowingGraph)
     marches: set[MarchRow] = field(default_factory=set)
     is_whole: bool = True
     """Whether everything that was read was on the tape, and every step is one that other inputs take too."""
     _written: dict[int, _Written] = field(default_factory=dict)
     """By address of the storage."""
-    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Of the tensors of the Program."""
     _seen: dict[tuple[object, ...], str] = field(default_factory=dict)
     """By where and how they lie: tensors of the Program that were made of what torch sees."""
 
     def __post_init__(self) -> None:
         for i, x in enumerate(self.inputs):
-            self._shapes[_input(i)] = tuple(x.shape)
+            self.graph.shapes[_input(i)] = tuple(x.shape)
             self._write(_input(i), x)
 
     def note(self, kernel: Kernel, row: MarchRow, operands: Sequence[Tensor], out: Tensor) -> None:
@@ -85,7 +76,7 @@ class Tape:
             return
         self.marches.add(row)
         arrays = map_arrays(kernel, lambda path, tensor: stored_array(path, tensor.detach().numpy()))
-        self._write(self._add(arrays, tuple(names), tuple(out.shape)), out)
+        self._write(self.graph.add(arrays, tuple(names), tuple(out.shape)), out)
 
     def copied(self, x: Tensor, out: Tensor, move: Move | None = None) -> None:
         """Note that torch has copied a tensor's elements where it has not only seen them.
@@ -97,8 +88,8 @@ class Tape:
         """
         name = self._name(x) if self._at(out) is None else None
         if name is not None and move is not None:
-            name = self._picked(name, x.shape, move)
-        if name is not None and prod(self._shapes[name]) == out.numel():
+            name = self.graph.pick(name, x.shape, move)
+        if name is not None and prod(self.graph.shapes[name]) == out.numel():
             self._write(name, out)
 
     def recording(self, outputs: Sequence[Tensor]) -> Recording | None:
@@ -112,9 +103,9 @@ class Tape:
             program = Program(
                 march=next(iter(self.marches)).march,
                 inputs=tuple(
-                    ProgramInput(name=_input(i), spec=_spec(x), scale=_SCALE) for i, x in enumerate(self.inputs)
+                    ProgramInput(name=_input(i), spec=_spec(x), scale=SCALE) for i, x in enumerate(self.inputs)
                 ),
-                nodes=tuple(self.nodes),
+                nodes=tuple(self.graph.nodes),
                 outputs=tuple(ProgramOutput(name=f"output{i}", tensor=name) for i, name in enumerate(names)),
             )
         except (InvalidProgramError, UnsupportedError):  # torch's form takes some shapes that no Program holds
@@ -148,7 +139,7 @@ class Tape:
         if found is None:
             return None
         if found.tensor.shape == x.shape and found.tensor.stride() == x.stride():
-            return self._shaped(found.name, tuple(x.shape))
+            return self.graph.shaped(found.name, tuple(x.shape))
         key = (x.data_ptr(), x.shape, x.stride())
         if key not in self._seen:
             kernels = seen(found.tensor.numel(), x.shape, x.stride(), _offset(x, found))
@@ -156,57 +147,16 @@ class Tape:
                 return None
             name = self._in_memory_order(found)
             for kernel, times in kernels:
-                name = self._applied(kernel, name, times)
+                name = self.graph.applied(kernel, name, times)
             self._seen[key] = name
         return self._seen[key]
-
-    def _picked(self, name: str, shape: Sequence[int], move: Move) -> str | None:
-        """Return the tensor of the Program that joins the runs of elements that are picked along each axis."""
-        found = picked(shape, move)
-        if found is None:
-            return None
-        picks = found[1]
-        whole = (1,) * (len(picks) - len(shape)) + tuple(shape)
-        name = self._shaped(name, whole)
-        for axis, pick in enumerate(picks):
-            parts = [self._along(name, axis, run) for run in runs(pick)]
-            shape = (*whole[:axis], len(pick), *whole[axis + 1 :])
-            name = parts[0] if len(parts) == 1 else self._add(Concat(axis=axis), tuple(parts), shape)
-            whole = shape
-        return name
-
-    def _along(self, name: str, axis: int, run: range) -> str:
-        """Return the tensor of the Program that holds some elements of one axis."""
-        taken = [range(n) for n in self._shapes[name]]
-        if run == taken[axis]:
-            return name
-        taken[axis] = run
-        start, stop, step = (tuple(getattr(each, end) for each in taken) for end in ("start", "stop", "step"))
-        return self._applied(Slice(start=start, stop=stop, step=step), name, 1)
 
     def _in_memory_order(self, written: _Written) -> str:
         order = by_stride(written.tensor)
         if order == tuple(range(len(order))):
             return written.name
-        name = self._shaped(written.name, tuple(written.tensor.shape))
-        return self._applied(Transpose(axes=order), name, 1)
-
-    def _shaped(self, name: str, shape: tuple[int, ...]) -> str:
-        return self._applied(Reshape(shape=shape or (1,)), name, 1)
-
-    def _applied(self, kernel: Kernel, name: str, times: int) -> str:
-        """Apply a kernel that moves elements."""
-        before = TensorSpec(self._shapes[name], qint8)  # of any type
-        shape = kernel.infer(*(before,) * times).shape
-        if isinstance(kernel, Reshape) and shape == before.shape:
-            return name
-        return self._add(kernel, (name,) * times, shape)
-
-    def _add(self, kernel: Kernel, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
-        name = f"t{len(self.nodes)}"
-        self.nodes.append(Node(name=name, kernel=kernel, inputs=inputs, output=name, scale=_SCALE))
-        self._shapes[name] = shape
-        return name
+        name = self.graph.shaped(written.name, tuple(written.tensor.shape))
+        return self.graph.applied(Transpose(axes=order), name)
 
     def _write(self, name: str, out: Tensor) -> None:
         self._written[out.untyped_storage().data_ptr()] = _Written(name, out, _version(out))
