@@ -14,6 +14,7 @@ from bpu_fx_fusion import ChannelShuffle
 from bpu_kernels.dtypes import qint32
 
 from .errors import QTensorError
+from .pixel_moves import channel_shuffle, pixel_shuffle, pixel_unshuffle
 
 __all__ = ["MOVES", "MOVING_MODULES", "QUERIES", "SEQUENCES", "Movement", "moved_axis", "movement"]
 
@@ -77,28 +78,6 @@ MOVING_MODULES = (
     *(nn.ChannelShuffle, ChannelShuffle),
 )
 """Modules that only move elements, and so take quantized tensors as they are."""
-
-
-def pixel_shuffle(x: Any, upscale_factor: int) -> Any:
-    """(N, C r r, H, W) -> (N, C, H r, W r)."""
-    n, c, h, w = x.shape
-    r = upscale_factor
-    return x.reshape(n, c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // (r * r), h * r, w * r)
-
-
-def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
-    """(N, C, H r, W r) -> (N, C r r, H, W)."""
-    n, c, h, w = x.shape
-    r = downscale_factor
-    return x.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4).reshape(n, c * r * r, h // r, w // r)
-
-
-def channel_shuffle(x: Any, groups: int) -> Any:
-    """(N, g C, ...) -> (N, C g, ...), channel by channel where a march transposes nothing."""
-    n, c, *space = x.shape
-    if not getattr(x, "transposes", True):
-        return x.index_select(1, torch.arange(c, device=x.scale.device).reshape(groups, -1).T.flatten())
-    return x.reshape(n, groups, c // groups, *space).transpose(1, 2).reshape(n, c, *space)
 
 
 def unfold(x: Any, dimension: int, size: int, step: int) -> Any:

@@ -105,9 +105,14 @@ class SymbolicTensor(StoredTensor):
         return True
 
     @property
+    def row(self) -> MarchRow:
+        """What the march of the Program can do."""
+        return self.recorder.row
+
+    @property
     def transposes(self) -> bool:
         """Whether the march can permute axes."""
-        return "transpose" not in self.recorder.row.refused_kernels
+        return "transpose" not in self.row.refused_kernels
 
     def size(self, dim: int | None = None) -> Any:
         """Shape, or one length of it."""
