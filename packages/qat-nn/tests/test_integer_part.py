@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -119,6 +120,7 @@ JOINED_AND_MOVED: dict[str, tuple[Callable[..., Tensor], int]] = {
     "stacked": (lambda x: torch.stack([x, x], 1).flatten(1, 2), 8),
     "shuffled": (lambda x: F.pixel_shuffle(x, 2), 1),
     "shuffled by the shape": (lambda x: x.view(x.size(0), 2, x.shape[1] // 2, 6, 6).transpose(1, 2).flatten(1, 2), 4),
+    "seen as rows": (lambda x: x.view(x.size(0), -1).view(-1, 4, 6, 6), 4),
     "attended": (attended, 4),
     "repeated": (lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 3, 3), 4),
     "multiplied by its mean": (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), 4),
@@ -232,6 +234,26 @@ def without_addition(model: Any) -> None:
     model.recompile()
 
 
+def exchanged_children(model: Any) -> None:
+    """Exchange two children; all of them come in the order of before."""
+    children, names = dict(model.named_children()), {"sigmoid": "pool", "pool": "sigmoid"}
+    for name in children:
+        delattr(model, name)
+    for name, child in children.items():
+        model.add_module(names.get(name, name), child)
+
+
+def another_class(model: Any) -> None:
+    linear = model.get_submodule("linear")
+    kind: Any = type(linear)
+    linear.__class__ = type("Negative", (kind,), {"forward": lambda self, x: kind.forward(self, x.like(-x.int_repr()))})
+
+
+def transposed(weight: Tensor) -> None:
+    """Exchange axes without moving a byte."""
+    weight.data = weight.data.transpose(0, 1)
+
+
 EDITS: dict[str, Callable[[Any], object]] = {
     "a weight in place": lambda m: m.get_submodule("linear").weight.mul_(-1),
     "weight.data": lambda m: m.get_submodule("linear").weight.data[0].zero_(),
@@ -241,6 +263,10 @@ EDITS: dict[str, Callable[[Any], object]] = {
     "another scale": lambda m: setattr(m.get_submodule("sigmoid"), "scale", torch.tensor([0.02])),
     "another module": replaced_layer,
     "the graph": without_addition,
+    "the order of a weight's axes": lambda m: transposed(m.get_submodule("body.0").weight),
+    "children's names": exchanged_children,
+    "the class of a layer": another_class,
+    "the model's forward": lambda m: setattr(m, "forward", MethodType(lambda self, x: x * 2.0, m)),
 }
 
 
@@ -255,6 +281,25 @@ def test_edit_after_many_calls_counts_at_once(edit: str) -> None:
     assert not torch.equal(expected, before)
     for _ in range(4):
         assert torch.equal(edited(*SECOND), expected)
+
+
+class WritesInPlace(Body):
+    """Part of what the QuantStub reads is overwritten in float, through another name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 1.0
+        part = x[:, 0]
+        part.mul_(-2.0)
+        y: Tensor = self.dequant(self.first(self.quant(x)))
+        return y
+
+
+def test_float_nodes_keep_their_turn() -> None:
+    model = prepared(WritesInPlace(torch.sigmoid).eval(), "bayes")
+    calibrate(model, (SHAPE,))
+    quantized = convert_fx(model)
+    for _ in range(4):
+        assert torch.equal(quantized(*SECOND), model(*SECOND))
 
 
 def test_hooks_after_many_calls_see_every_call() -> None:

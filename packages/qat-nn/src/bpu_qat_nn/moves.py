@@ -158,7 +158,13 @@ def movement(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
 
 
 def _like_another(name: str, func: Callable[..., Any], args: Sequence[Any]) -> tuple[Callable[..., Any], Sequence[Any]]:
-    """Return a call that takes another tensor's shape with the shape itself."""
+    """Return a call that takes another tensor's shape with the shape itself, and a view as a reshape.
+
+    Which shapes can be had without a copy depends on how a tensor lies in memory, and the engine's lie in another order
+    than those of a float model, where the view was possible.
+    """
+    if name == "view" and len(args) > 1:
+        return torch.Tensor.reshape, args
     if name not in ("reshape_as", "view_as", "expand_as") or len(args) != 2:
         return func, args
     named: Callable[..., Any] = torch.Tensor.expand if name == "expand_as" else torch.Tensor.reshape

@@ -254,9 +254,9 @@ def _asked(func: Callable[..., Any], name: str, args: Sequence[Any], kwargs: Map
 def _moved(moves: Movement) -> Any:
     """Move the payload, and the steps with it where they are known; the scale goes along."""
     source: QTensor = moves.source
+    tape = open_tape()
     with torch._C.DisableTorchFunctionSubclass():
         moved = moves.apply(plain(source))
-        tape = open_tape()
         if tape is not None:
             _note(moves, moved, tape)
         steps = None if source._steps is None else moves.apply(source._steps)

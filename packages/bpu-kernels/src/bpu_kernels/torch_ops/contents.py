@@ -26,14 +26,19 @@ class Contents:
             raise BpuKernelsError(library)
         self._library, self._tensors = library, tuple(tensors)
         self._then = [tensor.detach().clone() for tensor in tensors]
-        self._addresses = [tensor.data_ptr() for tensor in tensors]
-        count = len(self._addresses)
-        self._now = (ctypes.c_void_p * count)(*self._addresses)
+        self._places = list(map(_place, tensors))
+        count = len(self._places)
+        self._now = (ctypes.c_void_p * count)(*(tensor.data_ptr() for tensor in tensors))
         self._copies = (ctypes.c_void_p * count)(*(copy.data_ptr() for copy in self._then))
         self._bytes = (ctypes.c_int64 * count)(*(tensor.numel() * tensor.element_size() for tensor in tensors))
 
     def unchanged(self) -> bool:
-        """Whether every tensor lies where it lay, and holds the same bytes."""
-        return [tensor.data_ptr() for tensor in self._tensors] == self._addresses and bool(
-            self._library.bpu_same_blocks(self._now, self._copies, self._bytes, len(self._addresses))
+        """Whether every tensor lies where and as it lay, and holds the same bytes."""
+        return list(map(_place, self._tensors)) == self._places and bool(
+            self._library.bpu_same_blocks(self._now, self._copies, self._bytes, len(self._places))
         )
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """Return where a tensor lies and how: ``tensor.data = tensor.data.t()`` changes neither address nor bytes."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.fx.graph import CodeGen
 
 from ..moves import MOVES, MOVING_MODULES
 from ..ops.dropout import QuantizedDropout
-from ..ops.stubs import QuantizedQuantStub
+from ..ops.stubs import QuantizedDeQuantStub, QuantizedQuantStub
 from ..quantized_module import QuantizedModule
 
 __all__ = ["IntegerNodes", "integer_nodes"]
@@ -65,24 +65,28 @@ class IntegerNodes:
 def integer_nodes(model: GraphModule) -> IntegerNodes | None:
     """Return the integer nodes of a converted model.
 
-    None if they are not all of one part, that is, if an integer depends on a real number that depends on an integer; or
-    if the graph was edited and not yet recompiled.
+    None if they are not all of one part, that is, if an integer depends on a real number that depends on an integer; if
+    a node that may draw random numbers, or write in place, would change its turn; or if the graph was edited and not
+    yet recompiled.
     """
     if type(model.graph._codegen) is not CodeGen or model.graph.python_code("self").src != model.code:
         return None
     stubs, inside = _kinds(model)
     read = {node for each in inside for node in each.all_input_nodes}
-    before = _ancestors(stubs)
-    if not inside or not read <= {*stubs, *inside} or not before.isdisjoint(inside):
+    after = _behind(model, inside)
+    if not inside or not read <= {*stubs, *inside} or not after.keys().isdisjoint(stubs):
         return None
-    placeholders = {node for node in model.graph.nodes if node.op == "placeholder"}
-    rest = [node for node in model.graph.nodes if node not in inside]
+    before = [node for node in model.graph.nodes if node not in inside and node not in after]
+    order = {node: i for i, node in enumerate(model.graph.nodes)}
+    overtaken = [node for node in after if order[node] < order[before[-1]]]
+    if any(type(_module(model, node)) is not QuantizedDeQuantStub for node in overtaken):
+        return None
     return IntegerNodes(
-        before=tuple(node for node in rest if node in before | placeholders),
+        before=tuple(before),
         stubs=tuple(node for node in stubs if node in read),
         inside=tuple(inside),
         outputs=tuple(node for node in inside if any(user not in inside for user in node.users)),
-        after=tuple(node for node in rest if node not in before | placeholders),
+        after=tuple(after),
     )
 
 
@@ -141,15 +145,13 @@ def _moves(node: Node, module: nn.Module | None) -> bool:
     return node.target is operator.getitem or (name in MOVES and node.target is getattr(torch, name, None))
 
 
-def _ancestors(nodes: Iterable[Node]) -> set[Node]:
-    """Return the nodes, and all that they depend on."""
-    found: set[Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting += node.all_input_nodes
+def _behind(model: GraphModule, inside: Container[Node]) -> dict[Node, None]:
+    """Return the other nodes that depend on integer nodes, and the output, in order."""
+    found: dict[Node, None] = {}
+    for node in model.graph.nodes:
+        depends = any(source in inside or source in found for source in node.all_input_nodes)
+        if node not in inside and (depends or node.op == "output"):
+            found[node] = None
     return found
 
 

@@ -40,7 +40,7 @@ _PARTS: weakref.WeakKeyDictionary[nn.Module, IntegerPart | None] = weakref.WeakK
 def forward_in_parts(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Any] | None:
     """Return what computes the same as ``model.forward``; None where that itself is to be called."""
     forward = getattr(model.forward, "__func__", None)
-    if kwargs or forward is None or not _is_ordinary(args):
+    if kwargs or not _is_of_graph(model, forward) or not _is_ordinary(args):
         return None
     if _CALLED.get(model) is not forward:
         _CALLED[model] = forward
@@ -51,6 +51,12 @@ def forward_in_parts(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
         _PARTS[model] = None if nodes is None else IntegerPart(nodes)
     part = _PARTS[model]
     return None if part is None else lambda: part.forward(model, model, *args)
+
+
+def _is_of_graph(model: nn.Module, forward: Any) -> bool:
+    """Whether a forward is what torch.fx has made of the graph, and nobody's own."""
+    code = getattr(forward, "__code__", None)
+    return "forward" not in vars(model) and code is not None and code.co_filename.startswith("<eval_with_key>")
 
 
 def _is_ordinary(args: Sequence[Any]) -> bool:
@@ -127,13 +133,8 @@ class IntegerPart:
 
     def _record(self, model: GraphModule, inputs: Sequence[Any], key: tuple[object, ...]) -> tuple[Any, ...]:
         """Compute by modules, and once more in the engine's order of axes to note what runs."""
-        outputs, steps = self._by_modules(model, *inputs), [_in_engine_order(x) for x in inputs]
-        with tape_of(steps) as tape:
-            noted = self._by_modules(
-                model, *(x.like(_in_order_of_torch(each)) for x, each in zip(inputs, steps, strict=True))
-            )
-        steps_of = [plain(y) for y in noted if type(y) is QTensor]
-        recording = tape.recording(steps_of) if len(steps_of) == len(outputs) else None
+        outputs = self._by_modules(model, *inputs)
+        recording = self._recording(model, inputs)
         if recording is None:
             self._is_refused = True
         else:
@@ -141,6 +142,17 @@ class IntegerPart:
             strides = tuple(torch.empty_like(plain(y)).stride() for y in outputs)
             self._recorded[key] = _Recorded(recording, meaning, strides)
         return outputs
+
+    def _recording(self, model: GraphModule, inputs: Sequence[Any]) -> Recording | None:
+        steps = [_in_engine_order(x) for x in inputs]
+        stored = (x.like(_in_order_of_torch(each)) for x, each in zip(inputs, steps, strict=True))
+        try:
+            with tape_of(steps) as tape:
+                noted = self._by_modules(model, *stored)
+        except Exception:
+            return None
+        found = [plain(y) for y in noted if type(y) is QTensor]
+        return tape.recording(found) if len(found) == len(noted) else None
 
 
 def _ends(path: str) -> list[int]:

@@ -40,7 +40,10 @@ class Unchanged:
         self.is_sure = not hooked and all(map(is_dense, tensors))
         """Whether that is all there is: no hook runs beside, and the memory of every tensor can be compared."""
         watched = [each for module in every for each in _containers(vars(module))]
-        watched += [parent._modules for parent in parents]
+        above = list(parents)
+        watched += [parent._modules for parent in above]
+        self._children = [(each._modules, list(each._modules)) for each in (*every, *above) if each._modules]
+        self._every, self._types = every, list(map(type, every))
         self._filled = [(each, list(_entries(each))) for each in watched if each]
         self._empty = [each for each in watched if not each]  # most of a module's are
         self._contents = Contents(tensors if self.is_sure else ())
@@ -49,6 +52,8 @@ class Unchanged:
         """Whether they still are, and no hook has come."""
         return (
             not (any_global_hook() or any(self._empty))
+            and list(map(type, self._every)) == self._types
+            and all(list(children) == names for children, names in self._children)
             and all(len(each) == len(then) and all(map(is_, _entries(each), then)) for each, then in self._filled)
             and self._contents.unchanged()
         )

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bpu_fx_fusion import LayerNorm
+
 from ..case import BAYES, PAIR, TOKENS, OperatorCase, calls, calls_layer
 
 __all__ = ["COMPOSITES"]
@@ -44,7 +46,7 @@ COMPOSITES = {
         marches=BAYES,
         open_batch=True,
     ),
-    "layer_norm_over_three_axes": OperatorCase(make=lambda: _random_affine(nn.LayerNorm([8, 10, 12])), marches=BAYES),
+    "layer_norm_over_three_axes": OperatorCase(make=lambda: _random_affine(LayerNorm([8, 10, 12])), marches=BAYES),
     "rms_norm": OperatorCase(make=lambda: _random_affine(nn.RMSNorm(16)), shapes=(TOKENS,), marches=BAYES),
     "group_norm": OperatorCase(
         make=lambda: _random_affine(nn.GroupNorm(2, 8)), marches=BAYES, bits=(8, 16), open_batch=True

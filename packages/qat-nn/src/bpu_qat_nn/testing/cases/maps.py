@@ -108,6 +108,9 @@ LAYOUT = {
     "repeat_interleave": OperatorCase(make=calls(lambda x: x.repeat_interleave(2, 1)), marches=BAYES),
     "index_select": OperatorCase(make=calls(lambda x: x[:, [3, 1, 1, 7, 0]]), marches=BAYES),
     "unfold_windows": OperatorCase(make=calls(lambda x: x.unfold(2, 4, 3).unfold(3, 2, 2)), marches=BAYES),
+    "view_of_map": OperatorCase(
+        make=calls_layer(nn.Conv2d(8, 4, 1), lambda layer, x: layer(x).view(x.size(0), -1)), marches=BAYES
+    ),
     "pixel_shuffle": OperatorCase(make=lambda: nn.PixelShuffle(2)),
     "pixel_unshuffle": OperatorCase(make=lambda: nn.PixelUnshuffle(2)),
     "channel_shuffle": OperatorCase(make=lambda: nn.ChannelShuffle(4)),
