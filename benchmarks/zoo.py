@@ -88,12 +88,13 @@ def _stages(name: str, march: str) -> Iterator[dict[str, Any]]:
     yield {"operators": len(program.nodes)}
     validate(prepared)
     with torch.no_grad():
-        trained, integers = (
-            [y for y in tree_leaves(each(x)) if isinstance(y, Tensor)] for each in (prepared, converted)
+        # From its third call on a converted model is one call of the engine where it can be.
+        trained, integers, *again = (
+            [y for y in tree_leaves(each(x)) if isinstance(y, Tensor)] for each in (prepared, *[converted] * 3)
         )
     stored = {program.inputs[0].name: x.movedim(1, -1).contiguous().numpy()}
     given = bpu_kernels.quantize_inputs(program, stored)
-    pairs = [*zip(trained, integers, strict=True)]
+    pairs = [pair for each in (trained, *again) for pair in zip(integers, each, strict=True)]
     for backend in ("numpy", "native"):
         outputs = torch_outputs(program, bpu_kernels.run(program, given, backend=backend)).values()
         pairs += zip(integers, outputs, strict=True)
@@ -184,8 +185,8 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
             f"{len(rows)} models of torchvision and timm with random weights and small inputs, each between a "
             "QuantStub and DeQuantStubs: calibrated, trained for a step, converted and lowered, on march "
             f'{", ".join(sorted({line["march"] for line in rows}))}. "Every integer equal" compares the model in '
-            "VALIDATION state, the converted model, and its Program on numpy and on the native engine: all outputs, "
-            "every element.",
+            "VALIDATION state, the converted model, called three times, and its Program on numpy and on the native "
+            "engine: all outputs, every element.",
             "",
             "| stage passed | models |",
             "| --- | --- |",
