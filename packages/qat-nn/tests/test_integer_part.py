@@ -163,7 +163,7 @@ MOVED_BY_INTEGERS: dict[str, Callable[[Any, Any], object]] = {
     "a part": lambda x, i: x[:, : i[0]],
     "index_select": lambda x, i: x.index_select(1, i),
     "narrow": lambda x, i: x.narrow(1, i[0], 1),
-    "roll": lambda x, i: x.roll(i[0], 1),
+    "roll": lambda x, i: x.roll((i[0],), (1,)),
 }
 
 
