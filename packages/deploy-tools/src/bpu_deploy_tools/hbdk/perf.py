@@ -165,7 +165,7 @@ def perf_hbm(
         limits: of each program that runs.
 
     Raises:
-        ArgumentError, OSError: no reports can be written to ``out_dir``.
+        bpu_kernels.errors.ArgumentError, OSError: no reports can be written to ``out_dir``.
         HbdkError: the file is damaged, or the tool broke.
     """
     expect_folder(out_dir)
