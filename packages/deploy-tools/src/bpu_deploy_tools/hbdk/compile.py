@@ -135,7 +135,7 @@ def compile_model(
         0; whatever goes wrong is raised.
 
     Raises:
-        OptionError, bpu_kernels.errors.ArgumentError, OSError: no such file can be written to ``hbm``; nothing was lowered.
+        OptionError, bpu_kernels.errors.ArgumentError, OSError: ``hbm`` cannot be written; nothing was lowered.
         LoweringError, UnsupportedError, SourceError: as of ``program_of``; nothing was compiled.
         HbdkRefusalError: the checker or the compiler refuses the model, in its own words.
         HbdkError: a program of the toolkit broke, or ran into a limit. In no case is a file half written.
