@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from bpu_kernels.dtypes import qint8
+from bpu_kernels.fields import map_arrays
 from bpu_kernels.fixed_point import Multiplier
 from bpu_kernels.kernel import Kernel
+from bpu_kernels.march import MarchRow
+from bpu_kernels.multiplier import choose_multiplier
 from bpu_kernels.ops.conv import Conv2d
 from bpu_kernels.ops.conv_transpose import ConvTranspose2d
 
 __all__ = ["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]
-
-_AS_IT_IS = {"accu_right_shift": 0, "output_scale": 1 << 14, "output_right_shift": 14}
-"""The multiplier 1: no shift drops a bit, so a sum of one product by 1 stays what it is."""
 
 
 def pixel_shuffle(x: Any, upscale_factor: int) -> Any:
@@ -25,7 +25,7 @@ def pixel_shuffle(x: Any, upscale_factor: int) -> Any:
     r = upscale_factor
     if _must_convolve(x):
         weight = _one_of_each(c, r).permute(0, 2, 3, 1)  # input, kernel, output
-        return _copied(x, ConvTranspose2d(weight=weight, multiplier=_multiplier(c // (r * r)), stride=(r, r)))
+        return _copied(x, ConvTranspose2d(weight=weight, multiplier=_multiplier(c // (r * r), x.row), stride=(r, r)))
     return x.reshape(n, c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // (r * r), h * r, w * r)
 
 
@@ -35,7 +35,9 @@ def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
     r = downscale_factor
     if _must_convolve(x):
         weight = _one_of_each(c * r * r, r).permute(0, 2, 3, 1)  # output, kernel, input
-        return _copied(x, Conv2d(weight=weight, multiplier=_multiplier(c * r * r), stride=(r, r), out_dtype=qint8))
+        return _copied(
+            x, Conv2d(weight=weight, multiplier=_multiplier(c * r * r, x.row), stride=(r, r), out_dtype=qint8)
+        )
     return x.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4).reshape(n, c * r * r, h // r, w // r)
 
 
@@ -58,8 +60,12 @@ def _one_of_each(channels: int, factor: int) -> Tensor:
     return eye.reshape(channels, channels // (factor * factor), factor, factor)
 
 
-def _multiplier(channels: int) -> Multiplier:
-    return Multiplier(**{name: torch.full((channels,), each, dtype=torch.int32) for name, each in _AS_IT_IS.items()})
+def _multiplier(channels: int, row: MarchRow) -> Multiplier:
+    """Return the multiplier 1, with which no shift drops a bit of a sum of one step by 1."""
+    one = torch.ones(channels, dtype=torch.float64)
+    chosen = choose_multiplier(one, -qint8.min * one, qint8, row, xp=torch)
+    stored: Multiplier = map_arrays(chosen, lambda _, each: each.int())
+    return stored
 
 
 def _copied(x: Any, kernel: Kernel) -> Any:
